@@ -1,0 +1,160 @@
+"""Databases: what can be backed up. One file an engine, named after its word in artifact names.
+
+The contract, which `tests/contracts/test_databases.py` holds every engine to:
+
+- `recognises(url)` says whether a connection string is this engine's, without touching anything.
+- `look` connects, changes nothing, and says what is there. A database that does not exist is never created by looking.
+- `dump` writes a consistent snapshot into an empty folder and returns only when the engine's own tool has said that
+  it is complete, its end mark was seen, and the bytes are on the disk. Called again with another folder it makes
+  another dump. It leaves no process, no lock and no connection behind, whether it returns or raises.
+- A server that does not answer raises `UnreachableError`; one that refuses raises `RefusedError`; a full disk raises
+  `ExhaustedError`; a dump that is not whole raises `IntegrityError`. The message names the database and never a secret.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from larder.codecs import Codec
+from larder.errors import ConfigurationError
+from larder.progress import Progress
+
+if TYPE_CHECKING:
+    from larder.config import DatabaseSettings
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a database is, seen without changing it."""
+
+    #: For people: `PostgreSQL 16.4 at db.example:5432/shop`, without secrets.
+    description: str
+    server_version: str
+    #: What will read it: `pg_dump 16.4`.
+    tool: str
+    #: What the server says it holds, in bytes; an estimate of the work.
+    size: int
+    #: What the operator should know, such as a pg_dump newer than the server.
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file of a dump in the spool, and what it decodes to."""
+
+    #: Name inside the dump's folder.
+    path: str
+    #: The codec that it lies there in.
+    encoding: str
+    #: Bytes and hexadecimal SHA-256 after decoding (for a folder: of its tar, `larder.streams.write_tar`).
+    raw_size: int
+    raw_sha256: str
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What `dump` made."""
+
+    #: `file`: one file. `folder`: a folder that becomes one tar.
+    form: Literal["file", "folder"]
+    #: What the artifact's name goes on with before the codec's suffix: `.sql`, `.dir.tar`, `.db`.
+    suffix: str
+    content: Piece
+    server_version: str
+    tool: str
+    #: When the snapshot was taken: ISO 8601, UTC.
+    snapshot_at: str
+    #: `{"row_counts": "exact" | "off", "tables": {name: {"rows": n}}}`
+    fingerprint: dict[str, Any]
+    #: The server's roles and tablespaces, where asked for.
+    globals: Piece | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Database(ABC):
+    """One configured database."""
+
+    #: What people call the engine: `PostgreSQL`.
+    title: ClassVar[str]
+
+    def __init__(self, settings: DatabaseSettings, state_dir: Path) -> None:
+        self.settings = settings
+        self.name = settings.name
+        #: Where small things may be cached between runs.
+        self.state_dir = state_dir
+
+    @property
+    def engine(self) -> str:
+        """The engine's word: `postgres`."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @abstractmethod
+    def look(self) -> Look:
+        """Connect and say what is there, changing nothing."""
+
+    @abstractmethod
+    def dump(self, folder: Path, codec: Codec, progress: Progress, say: Callable[[str], None]) -> Dump:
+        """Write a consistent snapshot into `folder`.
+
+        A dump that is a stream passes through `codec` on its way to the disk. `progress` counts raw bytes.
+        `say` takes a line for the operator.
+        """
+
+
+def _modules() -> list[ModuleType]:
+    return [
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    ]
+
+
+def engine_of(url: str) -> str:
+    """The word of the engine that `url` belongs to; raises `ConfigurationError` where there is none."""
+    for module in _modules():
+        if module.recognises(url):
+            return module.__name__.rpartition(".")[2]
+    raise ConfigurationError(
+        "unable to tell the kind of database from its connection string",
+        "use postgresql://…, sqlite:///… or file:…",
+    )
+
+
+def check_url(url: str) -> str | None:
+    """What is wrong with a connection string, without touching anything; None where it can be used."""
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    problem: str | None = module.check_url(url)
+    return problem
+
+
+def name_in(url: str) -> str:
+    """A name for the database that `url` leads to: letters, digits, `-` and `_`; `default` where it tells none."""
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    found: str = re.sub(r"[^A-Za-z0-9_-]+", "_", module.name_in(url)).strip("_-")[:63]
+    return found or "default"
+
+
+def secrets_in(url: str) -> list[str]:
+    """What must be masked wherever it turns up: the password, as it is and as the connection string spells it."""
+    try:
+        parts = urlsplit(url)
+        found = [parts.password or "", *(value for key, value in parse_qsl(parts.query) if "password" in key)]
+    except ValueError:
+        return []
+    return [spelling for value in found if value for spelling in {value, unquote(value)}]
+
+
+def open_database(settings: DatabaseSettings, state_dir: Path) -> Database:
+    """The database that `settings` describe; nothing is touched until it is used."""
+    module = importlib.import_module(f"{__name__}.{settings.engine}")
+    made: Database = module.DATABASE(settings, state_dir)
+    return made

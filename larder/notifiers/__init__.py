@@ -1,0 +1,71 @@
+"""Notifiers: who is told. One file a notifier, named after its word in the configuration.
+
+The contract, which `tests/contracts/test_notifiers.py` holds every notifier to: `send` tells about one run within
+`TIMEOUT` seconds or raises `UnreachableError`. It is told about twice rather than never.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from larder.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from larder.config import NotifierSettings
+
+#: Seconds that a notifier may take in all.
+TIMEOUT = 10
+
+
+@dataclass(frozen=True)
+class Notice:
+    """How a run went."""
+
+    event: Literal["success", "failure"]
+    database: str
+    run: str
+    #: The artifact's file name and size in bytes; None where there is none.
+    artifact: str | None
+    size: int | None
+    #: From the run's start to its end.
+    seconds: float
+    #: ISO 8601, UTC: when the backup was taken.
+    created: str
+    #: `stored` once every copy was read back.
+    proof: str | None
+    stores: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    #: A failure's step, cause and cure.
+    step: str | None = None
+    error: str | None = None
+    hint: str | None = None
+
+
+class Notifier(ABC):
+    """A channel that notices go out by."""
+
+    def __init__(self, settings: NotifierSettings) -> None:
+        self.name = settings.name
+        self.settings = settings
+
+    @abstractmethod
+    def send(self, notice: Notice) -> None:
+        """Tell about one run."""
+
+
+def words() -> list[str]:
+    """The words that name a kind of notifier in the configuration."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def open_notifier(settings: NotifierSettings) -> Notifier:
+    """The notifier that `settings` describe."""
+    if settings.type not in words():
+        raise ConfigurationError(f"unable to find notifier '{settings.type}'", f"use one of: {', '.join(words())}")
+    module = importlib.import_module(f"{__name__}.{settings.type}")
+    made: Notifier = module.NOTIFIER(settings)
+    return made

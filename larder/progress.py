@@ -1,0 +1,97 @@
+"""Progress of long work: how far, how fast, how much is left.
+
+Work adds the bytes that it has moved; whoever watches gets a report about once a second. A watcher that
+raises is ignored: progress never fails a backup.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: Seconds between two reports.
+REPORT_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Report:
+    """One look at work under way. Sizes in bytes, times in seconds."""
+
+    done: int
+    total: int | None
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second since the work began."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def fraction(self) -> float | None:
+        """Between 0 and 1, or None where the total is not known."""
+        return min(self.done / self.total, 1.0) if self.total else None
+
+    def __str__(self) -> str:
+        speed = f"{human_size(self.rate)}/s"
+        if self.fraction is None:
+            return f"{human_size(self.done)} · {speed}"
+        return f"{self.fraction * 100:.0f} % · {human_size(self.done)} of {human_size(self.total or 0)} · {speed}"
+
+
+class Progress:
+    """Counts bytes and tells a watcher, not more often than `REPORT_EVERY`."""
+
+    def __init__(self, watcher: Callable[[Report], None] | None = None, total: int | None = None) -> None:
+        self.total = total
+        self.done = 0
+        self._watcher = watcher
+        self._began = time.monotonic()
+        self._told = self._began
+
+    def add(self, count: int) -> None:
+        """Count `count` more bytes as moved."""
+        self.done += count
+        self._tell_if_due()
+
+    def reach(self, done: int) -> None:
+        """Say that `done` bytes in all have been moved."""
+        self.done = done
+        self._tell_if_due()
+
+    def restart(self, total: int | None = None) -> None:
+        """Begin a new phase of the same step at zero."""
+        self.total = total
+        self.done = 0
+        self._began = time.monotonic()
+
+    def _tell_if_due(self) -> None:
+        now = time.monotonic()
+        if self._watcher is None or now - self._told < REPORT_EVERY:
+            return
+        self._told = now
+        try:
+            self._watcher(Report(self.done, self.total, now - self._began))
+        except Exception:  # noqa: BLE001, S110 - a watcher must never stop the work
+            pass
+
+
+def human_size(size: float) -> str:
+    """`45.0 MB` for 45_000_000: decimal units, as disk makers and databases' own bills count."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
