@@ -95,3 +95,12 @@ def human_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def short_size(size: float) -> str:
+    """`45M` for 47_185_920: binary units without a space, as `du -h` and the log lines write them."""
+    for unit in ("B", "K", "M", "G"):
+        if size < 1024:
+            return f"{size:.1f}{unit}" if unit != "B" and size < 10 else f"{size:.0f}{unit}"
+        size /= 1024
+    return f"{size:.1f}T"

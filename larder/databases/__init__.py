@@ -43,8 +43,10 @@ class Look:
     tool: str
     #: What the server says it holds, in bytes; an estimate of the work.
     size: int
-    #: What the operator should know, such as a pg_dump newer than the server.
+    #: What the operator should know: a pg_dump newer than the server, tables that this role may not read.
     warnings: tuple[str, ...] = ()
+    #: How many seconds the server's clock is ahead of ours; None where both are the same clock.
+    clock_difference: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+# Everything happens in this folder: .venv holds what is needed, from locks with hashes.
+# `make backup` needs the runtime only; the development tools are added by whatever uses them.
+
+# The first Python that is new enough and can make a virtual environment. Override: make PYTHON=/path/to/python3
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python3.14; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$python && break; done)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --quiet
+# What is never imported need not be compiled: a third of the time.
+INSTALL := $(PIP) install --no-compile --no-warn-script-location
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+.PHONY: help setup backup test check format bench lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
+		printf '%-14s %s\n' "$$target" "$$words"; done
+
+setup: .venv/.dev ## .venv with everything, for use and for development
+
+backup: .venv/.runtime ## back up what DATABASE_URL or larder.toml names; with neither, a sample database
+	@if [ -z "$$DATABASE_URL" ] && [ -z "$$LARDER_CONFIG" ] && [ ! -e larder.toml ]; then \
+		$(BIN)/python -m console.sample && export DATABASE_URL=sqlite:///sample/shop.db || exit 1; \
+	fi; \
+	exec $(BIN)/larder backup
+
+test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev ## lint, formatting, types, and who may import whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: .venv/.dev ## put the code into shape
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+bench: .venv/.dev ## the whole chain against `pg_dump | gzip`, on one database
+	@$(BIN)/python benchmarks/chain.py $(ARGS)
+
+lock: .venv/.dev ## newest dependencies that pyproject.toml lets in, locked with hashes
+	@$(LOCK) pyproject.toml --extra embedded --extra flower --group build --output-file requirements/runtime.txt
+	@$(LOCK) pyproject.toml --extra embedded --extra flower --group dev --constraint requirements/runtime.txt \
+		--output-file requirements/dev.txt
+
+clean: ## remove what make made; backups and configuration stay
+	@rm -rf .venv build dist larder.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache sample
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "unable to set up: no Python 3.11 or newer that can make a virtual environment" >&2; \
+		echo "HINT: install one (Debian, Ubuntu: apt install python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi
+	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
+
+.venv/.runtime: $(BIN)/python pyproject.toml requirements/runtime.txt
+	@echo "setting up .venv, which takes a minute the first time"
+	@$(INSTALL) --require-hashes -r requirements/runtime.txt
+	@$(INSTALL) --no-build-isolation --no-deps --no-index --editable .
+	@touch $@
+
+# The development lock holds the runtime's packages too, in the same versions.
+.venv/.dev: $(BIN)/python pyproject.toml requirements/runtime.txt requirements/dev.txt
+	@echo "setting up .venv with the development tools, which takes a minute or two the first time"
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-build-isolation --no-deps --no-index --editable .
+	@touch .venv/.runtime $@

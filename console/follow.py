@@ -1,0 +1,93 @@
+"""Following a run to its end: its lines as they are written, and a bar for what is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from console.output import err
+from larder.ledger import Ledger
+from larder.ledger.journal import Line
+from larder.ledger.runs import Run
+from larder.progress import human_seconds
+
+#: Seconds between two looks at the ledger.
+LOOK_EVERY = 0.15
+
+_STYLES = {"INFO": "green", "WARN": "yellow", "ERROR": "red"}
+_MARKS = {"done": "[green]✓[/]", "running": "[cyan]▸[/]", "waiting": "[yellow]…[/]", "failed": "[red]✗[/]"}
+
+
+def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = lambda: None) -> list[Run]:
+    """Show the runs until all of them are over and told about; gives them back as they ended.
+
+    `check` is called at each look and may raise, for instance when the worker is gone.
+    """
+    several = len(run_ids) > 1
+    seen = dict.fromkeys(run_ids, 0)
+    with _display(err) as display:
+        while True:
+            check()
+            runs = [ledger.runs.get(run_id) for run_id in run_ids]
+            for run in runs:
+                for line in ledger.journal.read(run.id, after=seen[run.id]):
+                    seen[run.id] = line.id
+                    err.print(_shown(line, run.database if several else ""))
+            if all(_settled(run) for run in runs):
+                return runs
+            display.update([run for run in runs if not _settled(run)])
+            time.sleep(LOOK_EVERY)
+
+
+def _settled(run: Run) -> bool:
+    return run.over and run.step_named("notify").state in ("done", "failed")
+
+
+def _shown(line: Line, database: str) -> str:
+    where = f"{database}: " if database else ""
+    return f"[{_STYLES[line.level]}]\\[{line.level}][/] {escape(where + line.text)}"
+
+
+class _Bars:
+    """One line a run: its chain with the present step marked, and how far that step is."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def __enter__(self) -> _Bars:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.update("")
+        self._live.__exit__(kind, error, trace)
+
+    def update(self, runs: Sequence[Run]) -> None:
+        table = Table.grid(padding=(0, 2))
+        for run in runs:
+            steps = " ".join(
+                f"{_MARKS.get(step.state, '[dim]·[/]')} {step.name if step.state != 'pending' else f'[dim]{step.name}[/]'}"
+                for step in run.steps
+            )
+            table.add_row(f"[bold]{escape(run.database)}[/]", steps, run.progress or "", human_seconds(run.seconds))
+        self._live.update(table, refresh=True)
+
+
+class _Silence:
+    def update(self, runs: Sequence[Run]) -> None:
+        """Nothing moves where nobody watches."""
+
+
+def _display(console: Console) -> AbstractContextManager[_Bars | _Silence]:
+    if not console.is_terminal:
+        return nullcontext(_Silence())
+    return _Bars(Live(console=console, auto_refresh=False, transient=True))

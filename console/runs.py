@@ -1,0 +1,73 @@
+"""`larder runs` and `larder watch`: what the ledger says is going on, and has been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+
+from console import documents, output
+from console.follow import follow
+from larder.ledger.runs import Run
+from larder.progress import human_seconds
+from tasks import context
+
+
+def print_runs(database: str | None, *, failed: bool, limit: int, as_json: bool) -> int:
+    """Print the newest runs; gives the exit code."""
+    if database is not None:
+        context.settings().database(database)
+    found = context.ledger().runs.latest(database, failed=failed, limit=limit)
+    if as_json:
+        output.print_json([_document(run) for run in found])
+        return 0
+    rows = [
+        (run.id, run.database, run.state, output.moment(run.created), human_seconds(run.seconds), _what(run))
+        for run in found
+    ]
+    output.print_table(("run", "database", "state", "started (UTC)", ">time", ""), rows)
+    return 0
+
+
+def watch(run_id: str, *, as_json: bool) -> int:
+    """Follow a run to its end; gives the exit code that it ended with."""
+    ledger = context.ledger()
+    (run,) = follow(ledger, [ledger.runs.get(run_id).id])
+    if as_json:
+        output.print_json(documents.of_run(run, context.settings(), ledger))
+    else:
+        output.out.print(f"{escape(run.backup)}: {run.state} after {human_seconds(run.seconds)}")
+    return documents.exit_code(run)
+
+
+def _what(run: Run) -> str:
+    if run.state == "failed":
+        return f"{run.failed_step or 'start'}: {run.error}"
+    if run.state == "stored":
+        return run.artifact or ""
+    return " ".join(filter(None, [run.step, run.progress]))
+
+
+def _document(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "backup": run.backup,
+        "database": run.database,
+        "trigger": run.trigger,
+        "state": run.state,
+        "step": run.step,
+        "progress": run.progress,
+        "created": run.created,
+        "finished": run.finished,
+        "seconds": round(run.seconds, 3),
+        "host": run.host,
+        "artifact": run.artifact,
+        "failed_step": run.failed_step,
+        "error": run.error,
+        "hint": run.hint,
+        "warnings": run.warnings,
+        "steps": [
+            {"name": s.name, "state": s.state, "seconds": s.seconds, "attempts": s.attempts, "error": s.error}
+            for s in run.steps
+        ],
+    }

@@ -1,0 +1,46 @@
+"""The ledger: what is going on, and what has been.
+
+Which runs there are, at which step, held by whom and until when; which backups came of them and where their
+copies lie; what was said on the way. Redis may vanish, the ledger may not, and even it can be rebuilt from the
+manifests, which are the truth about backups.
+
+| module | decides |
+|---|---|
+| `schema` | how the database is opened and migrated |
+| `runs` | when a run begins, is busy, is lost, ends |
+| `leases` | who may work on a run now, and whose commit counts |
+| `backups` | which backups and copies are known, and their proof |
+| `journal` | the lines that a run wrote for people |
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from larder.ledger.backups import Backups
+from larder.ledger.journal import Journal
+from larder.ledger.leases import Leases
+from larder.ledger.runs import Runs
+from larder.ledger.schema import open_engine
+
+__all__ = ["Ledger", "open_ledger"]
+
+
+class Ledger:
+    """The ledger's rooms, on one database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self.runs = Runs(engine)
+        self.leases = Leases(engine)
+        self.backups = Backups(engine)
+        self.journal = Journal(engine)
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+
+def open_ledger(url: str) -> Ledger:
+    """The ledger at `url`, its tables up to date; raises `UnreachableError`."""
+    return Ledger(open_engine(url))

@@ -1,0 +1,47 @@
+"""The journal: the lines that a run wrote for people, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import sqlalchemy as sa
+
+from larder.ledger import tables
+
+Level = Literal["INFO", "WARN", "ERROR"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a run's journal. `id` grows with time."""
+
+    id: int
+    moment: datetime
+    level: Level
+    text: str
+
+
+class Journal:
+    """All lines of a ledger."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def write(self, run_id: str, level: Level, text: str) -> None:
+        """Add a line to the run's journal."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                tables.lines.insert().values(run=run_id, moment=datetime.now(UTC), level=level, text=text)
+            )
+
+    def read(self, run_id: str, after: int = 0) -> list[Line]:
+        """The run's lines with an id larger than `after`, oldest first."""
+        query = (
+            sa.select(tables.lines.c.id, tables.lines.c.moment, tables.lines.c.level, tables.lines.c.text)
+            .where(tables.lines.c.run == run_id, tables.lines.c.id > after)
+            .order_by(tables.lines.c.id)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return [Line(*row) for row in connection.execute(query)]

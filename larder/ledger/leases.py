@@ -1,0 +1,201 @@
+"""Leases: who may work on a run's step now, and whose commit counts.
+
+A worker that starts a step takes the run's next attempt number and a lease. While it works, it renews the lease. Every
+change that it makes to the run is `UPDATE … WHERE attempt = mine`: once somebody else has started the step anew,
+its number is stale and its changes touch no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+import sqlalchemy as sa
+
+from larder.errors import LarderError, LeaseLostError, NotFoundError
+from larder.ledger import tables
+from larder.ledger.runs import QUEUE_PATIENCE
+
+#: How long a lease lasts without being renewed.
+TTL = timedelta(seconds=60)
+
+#: The step that is still to do when a run has failed: somebody has to be told.
+LAST_STEP = "notify"
+
+
+class Refusal(Enum):
+    """Why a delivered step has nothing to do."""
+
+    DONE = "it was done before"
+    OVER = "the run is over"
+    BUSY = "another attempt is at it"
+    EARLY = "an earlier step is not done"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one step of one run, for as long as it is renewed."""
+
+    run: str
+    step: str
+    attempt: int
+    #: How often this step has been started, this time included.
+    tries: int
+    began: datetime
+
+
+class Leases:
+    """Taking, renewing and ending leases."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def take(self, run_id: str, step: str, host: str) -> Lease | Refusal:
+        """Start `step` on `host`, or say why there is nothing to start. Raises `NotFoundError`."""
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            run = connection.execute(
+                sa.select(tables.runs).where(tables.runs.c.id == run_id).with_for_update()
+            ).mappings().one_or_none()
+            if run is None:
+                raise NotFoundError(f"unable to start step '{step}': there is no run '{run_id}'")
+            links = connection.execute(
+                sa.select(tables.steps).where(tables.steps.c.run == run_id).order_by(tables.steps.c.position)
+            ).mappings().all()
+            refusal = _refusal(run, links, step, now)
+            if refusal is not None:
+                return refusal
+            lease = Lease(
+                run=run_id,
+                step=step,
+                attempt=run["attempt"] + 1,
+                tries=next(link["attempts"] for link in links if link["name"] == step) + 1,
+                began=now,
+            )
+            self._start(connection, lease, host, still_active=run["state"] in tables.ACTIVE)
+            return lease
+
+    def renew(self, lease: Lease) -> None:
+        """Hold on to `lease` for another `TTL`; raises `LeaseLostError`."""
+        with self._engine.begin() as connection:
+            _guarded(connection, lease, lease_until=datetime.now(UTC) + TTL)
+
+    def report(self, lease: Lease, progress: str) -> None:
+        """Write down how far the step is; raises `LeaseLostError`."""
+        with self._engine.begin() as connection:
+            _guarded(connection, lease, progress=progress)
+
+    def warn(self, lease: Lease, warning: str) -> None:
+        """Add a warning to the run, once; raises `LeaseLostError`."""
+        with self._engine.begin() as connection:
+            found = connection.execute(
+                sa.select(tables.runs.c.warnings).where(tables.runs.c.id == lease.run)
+            ).scalar_one()
+            if warning not in found:
+                _guarded(connection, lease, warnings=[*found, warning])
+
+    def finish(
+        self,
+        lease: Lease,
+        *,
+        artifact: str | None = None,
+        also: Callable[[sa.Connection], None] | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Commit the step as done, and what `also` writes, in one transaction; raises `LeaseLostError`.
+
+        `error` says what went wrong in a step whose failure does not fail the run.
+        """
+        now = datetime.now(UTC)
+        values = {"progress": None, "lease_until": now + QUEUE_PATIENCE}
+        if artifact is not None:
+            values["artifact"] = artifact
+        with self._engine.begin() as connection:
+            _guarded(connection, lease, **values)
+            _end_step(connection, lease, now, "failed" if error else "done", error)
+            if also is not None:
+                also(connection)
+            if lease.step == LAST_STEP:
+                connection.execute(
+                    tables.runs.update()
+                    .where(tables.runs.c.id == lease.run, tables.runs.c.state.in_(tables.ACTIVE))
+                    .values(state="stored", finished=now)
+                )
+
+    def wait(self, lease: Lease, error: LarderError, seconds: float) -> None:
+        """Give the step back, to be started again in `seconds`; raises `LeaseLostError`."""
+        now = datetime.now(UTC)
+        again = f"trying again in {seconds:.0f} s"
+        with self._engine.begin() as connection:
+            _guarded(
+                connection, lease, progress=again, lease_until=now + timedelta(seconds=seconds) + QUEUE_PATIENCE
+            )
+            _end_step(connection, lease, now, "waiting", error.message)
+
+    def fail(self, lease: Lease, error: LarderError) -> None:
+        """End the run as failed at this step; raises `LeaseLostError`."""
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            _guarded(
+                connection,
+                lease,
+                state="failed",
+                failed_step=lease.step,
+                error=error.message,
+                hint=error.hint,
+                exit_code=error.exit_code,
+                finished=now,
+                progress=None,
+            )
+            _end_step(connection, lease, now, "failed", error.message)
+
+    def _start(self, connection: sa.Connection, lease: Lease, host: str, *, still_active: bool) -> None:
+        values = {"attempt": lease.attempt, "lease_until": lease.began + TTL, "progress": None}
+        if still_active:
+            values |= {"state": "running", "step": lease.step, "host": host}
+        connection.execute(tables.runs.update().where(tables.runs.c.id == lease.run).values(values))
+        connection.execute(
+            tables.steps.update()
+            .where(tables.steps.c.run == lease.run, tables.steps.c.name == lease.step)
+            .values(state="running", attempts=lease.tries, started=lease.began, finished=None, error=None)
+        )
+
+
+def _refusal(
+    run: sa.RowMapping, links: list[sa.RowMapping] | tuple[sa.RowMapping, ...], step: str, now: datetime
+) -> Refusal | None:
+    by_name = {link["name"]: link for link in links}
+    if step not in by_name:
+        raise NotFoundError(f"unable to start step '{step}': run '{run['id']}' has no such step")
+    if by_name[step]["state"] == "done":
+        return Refusal.DONE
+    if by_name[step]["state"] == "running" and run["lease_until"] > now:
+        return Refusal.BUSY
+    if run["state"] not in tables.ACTIVE:
+        return None if step == LAST_STEP else Refusal.OVER
+    before = [link for link in links if link["position"] < by_name[step]["position"]]
+    if any(link["state"] not in ("done", "failed") for link in before):
+        return Refusal.EARLY
+    return None
+
+
+def _guarded(connection: sa.Connection, lease: Lease, **values: object) -> None:
+    changed = connection.execute(
+        tables.runs.update()
+        .where(tables.runs.c.id == lease.run, tables.runs.c.attempt == lease.attempt)
+        .values(values)
+    )
+    if changed.rowcount == 0:
+        raise LeaseLostError(f"unable to go on with run {lease.run}: another attempt has taken it over")
+
+
+def _end_step(
+    connection: sa.Connection, lease: Lease, now: datetime, state: str, error: str | None
+) -> None:
+    connection.execute(
+        tables.steps.update()
+        .where(tables.steps.c.run == lease.run, tables.steps.c.name == lease.step)
+        .values(state=state, finished=now, seconds=(now - lease.began).total_seconds(), error=error)
+    )

@@ -1,0 +1,250 @@
+"""Runs: one passage of the chain for one database, from the request to its end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from larder.errors import BusyError, LarderError, NotFoundError
+from larder.ledger import tables
+from larder.naming import backup_id, stamp_of
+
+State = Literal["queued", "running", "stored", "failed"]
+
+#: The links of the backup chain, in order.
+BACKUP_STEPS = ("dump", "compress", "checksum", "upload", "rotate", "notify")
+
+#: How long a run may lie between two steps, or in a queue, before it counts as lost.
+QUEUE_PATIENCE = timedelta(hours=1)
+
+#: How often a run that another process snatched away is tried to be created again.
+_CREATE_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of a run's chain. `seconds` is the time that its last attempt took."""
+
+    name: str
+    state: Literal["pending", "running", "waiting", "done", "failed"]
+    attempts: int
+    started: datetime | None
+    finished: datetime | None
+    seconds: float | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One passage of the chain. Times are UTC."""
+
+    id: str
+    database: str
+    stamp: str
+    trigger: str
+    slot: datetime | None
+    state: State
+    step: str | None
+    attempt: int
+    host: str | None
+    lease_until: datetime
+    created: datetime
+    finished: datetime | None
+    artifact: str | None
+    progress: str | None
+    failed_step: str | None
+    error: str | None
+    hint: str | None
+    exit_code: int | None
+    warnings: list[str]
+    steps: tuple[Step, ...]
+
+    @property
+    def backup(self) -> str:
+        """The id of the backup that this run makes: `shop/20251016_020000`."""
+        return backup_id(self.database, self.stamp)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ("stored", "failed")
+
+    @property
+    def seconds(self) -> float:
+        """From its creation to its end, or to now."""
+        return ((self.finished or datetime.now(UTC)) - self.created).total_seconds()
+
+    def step_named(self, name: str) -> Step:
+        """The step `name`; raises `KeyError` where the chain has none."""
+        return next(step for step in self.steps if step.name == name)
+
+
+class Runs:
+    """All runs of a ledger."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def create(self, database: str, trigger: str, slot: datetime | None = None) -> tuple[Run, bool]:
+        """Begin a run of `database`, or give back the one that has the same `slot`.
+
+        Returns the run, and whether it is new. Raises `BusyError` while another run of the database is under way. A run
+        that was lost (nobody renewed its lease) is closed as failed first, and does not stand in the way.
+        """
+        for attempt in range(_CREATE_ATTEMPTS):
+            now = datetime.now(UTC)
+            try:
+                with self._engine.begin() as connection:
+                    self._close_lost(connection, database, now)
+                    existing = self._standing_in_the_way(connection, database, slot)
+                    if existing is not None:
+                        return self._of_same_slot(existing, slot), False
+                    return self._insert(connection, database, trigger, slot, now), True
+            except sa.exc.IntegrityError:
+                # Another process was faster between our look and our insert; look again at what it made.
+                if attempt == _CREATE_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def get(self, run_id: str) -> Run:
+        """The run `run_id`; raises `NotFoundError`."""
+        with self._engine.connect().execution_options(reads=True) as connection:
+            found = self._load(connection, tables.runs.c.id == run_id, limit=1)
+        if not found:
+            raise NotFoundError(f"unable to find run '{run_id}'", "larder runs lists them")
+        return found[0]
+
+    def latest(
+        self, database: str | None = None, *, failed: bool = False, limit: int = 20, over: bool = False
+    ) -> list[Run]:
+        """The newest runs, newest first; of one database, only failed ones, or only those that are over."""
+        wanted: list[sa.ColumnElement[bool]] = []
+        if database is not None:
+            wanted.append(tables.runs.c.database == database)
+        if failed:
+            wanted.append(tables.runs.c.state == "failed")
+        if over:
+            wanted.append(tables.runs.c.state.not_in(tables.ACTIVE))
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return self._load(connection, *wanted, limit=limit)
+
+    def over(self, run_ids: Iterable[str]) -> set[str]:
+        """Those of `run_ids` that are over, or that the ledger does not know."""
+        asked = set(run_ids)
+        query = sa.select(tables.runs.c.id).where(
+            tables.runs.c.id.in_(asked), tables.runs.c.state.in_(tables.ACTIVE)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return asked - set(connection.execute(query).scalars())
+
+    def abandon(self, run_id: str, error: LarderError) -> bool:
+        """Close a run from outside, whoever holds it: their commits count no more. False when it was over."""
+        with self._engine.begin() as connection:
+            return _close(connection, tables.runs.c.id == run_id, datetime.now(UTC), error) > 0
+
+    def _close_lost(self, connection: sa.Connection, database: str, now: datetime) -> None:
+        lost = LarderError(
+            "its worker was lost: nobody has renewed the run's lease",
+            "see the worker's log and the system's (out of memory?)",
+        )
+        _close(
+            connection,
+            sa.and_(tables.runs.c.database == database, tables.runs.c.lease_until < now),
+            now,
+            lost,
+        )
+
+    def _standing_in_the_way(
+        self, connection: sa.Connection, database: str, slot: datetime | None
+    ) -> Run | None:
+        if slot is not None:
+            same = self._load(connection, tables.runs.c.database == database, tables.runs.c.slot == slot, limit=1)
+            if same:
+                return same[0]
+        active = self._load(
+            connection, tables.runs.c.database == database, tables.runs.c.state.in_(tables.ACTIVE), limit=1
+        )
+        return active[0] if active else None
+
+    def _of_same_slot(self, existing: Run, slot: datetime | None) -> Run:
+        if slot is not None and existing.slot == slot:
+            return existing
+        raise BusyError(
+            f"unable to start a backup of '{existing.database}': run {existing.id} is under way",
+            f"follow it with: larder watch {existing.id}",
+        )
+
+    def _insert(
+        self, connection: sa.Connection, database: str, trigger: str, slot: datetime | None, now: datetime
+    ) -> Run:
+        run_id = secrets.token_hex(6)
+        connection.execute(
+            tables.runs.insert().values(
+                id=run_id,
+                database=database,
+                stamp=self._free_stamp(connection, database, now),
+                trigger=trigger,
+                slot=slot,
+                state="queued",
+                attempt=0,
+                lease_until=now + QUEUE_PATIENCE,
+                created=now,
+                warnings=[],
+            )
+        )
+        connection.execute(
+            tables.steps.insert(),
+            [
+                {"run": run_id, "name": name, "position": position, "state": "pending", "attempts": 0}
+                for position, name in enumerate(BACKUP_STEPS)
+            ],
+        )
+        return self._load(connection, tables.runs.c.id == run_id, limit=1)[0]
+
+    def _free_stamp(self, connection: sa.Connection, database: str, now: datetime) -> str:
+        """The present second, or the next one that no run of the database has taken: file names hold seconds."""
+        newest = connection.execute(
+            sa.select(sa.func.max(tables.runs.c.stamp)).where(tables.runs.c.database == database)
+        ).scalar()
+        moment = now
+        while newest is not None and stamp_of(moment) <= newest < stamp_of(now + timedelta(minutes=1)):
+            moment += timedelta(seconds=1)
+        return stamp_of(moment)
+
+    def _load(self, connection: sa.Connection, *wanted: sa.ColumnElement[bool], limit: int) -> list[Run]:
+        query = sa.select(tables.runs).where(*wanted).order_by(tables.runs.c.created.desc()).limit(limit)
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        steps: dict[str, list[Step]] = {row["id"]: [] for row in rows}
+        links = (
+            sa.select(tables.steps).where(tables.steps.c.run.in_(steps)).order_by(tables.steps.c.position)
+        )
+        for link in connection.execute(links).mappings():
+            values: dict[str, Any] = {key: link[key] for key in link if key not in ("run", "position")}
+            steps[link["run"]].append(Step(**values))
+        return [Run(**row, steps=tuple(steps[row["id"]])) for row in rows]
+
+
+def _close(
+    connection: sa.Connection, which: sa.ColumnElement[bool], now: datetime, error: LarderError
+) -> int:
+    """Fail the active runs that `which` picks. The attempt grows, so that nobody who held one can still commit."""
+    closed = connection.execute(
+        tables.runs.update()
+        .where(which, tables.runs.c.state.in_(tables.ACTIVE))
+        .values(
+            state="failed",
+            attempt=tables.runs.c.attempt + 1,
+            failed_step=tables.runs.c.step,
+            error=error.message,
+            hint=error.hint,
+            exit_code=error.exit_code,
+            finished=now,
+            progress=None,
+        )
+    )
+    return closed.rowcount

@@ -1,0 +1,137 @@
+"""The ledger's tables. A change here goes with a new file in `migrations/versions`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+#: States of a run in which it holds its database: no other run of that database may begin.
+ACTIVE = ("queued", "running")
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time in UTC. SQLite forgets time zones, so they are taken off on the way in and put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("database", String(63), nullable=False),
+    Column("stamp", String(15), nullable=False),
+    Column("trigger", String(20), nullable=False),
+    Column("slot", Moment),
+    Column("state", String(10), nullable=False),
+    Column("step", String(20)),
+    #: Grows with each start of a step. Every commit is guarded by it, so that a zombie's changes nothing.
+    Column("attempt", Integer, nullable=False),
+    Column("host", String(80)),
+    #: Who does not commit or renew by then is taken for lost.
+    Column("lease_until", Moment, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("finished", Moment),
+    Column("artifact", String(255)),
+    Column("progress", Text),
+    Column("failed_step", String(20)),
+    Column("error", Text),
+    Column("hint", Text),
+    Column("exit_code", Integer),
+    Column("warnings", JSON, nullable=False),
+    UniqueConstraint("database", "stamp", name="one_run_per_stamp"),
+    UniqueConstraint("database", "slot", name="one_run_per_slot"),
+    Index("runs_by_time", "database", "created"),
+    Index(
+        "one_active_run_per_database",
+        "database",
+        unique=True,
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(20), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("started", Moment),
+    Column("finished", Moment),
+    #: Of the attempt that succeeded, or else of the last one.
+    Column("seconds", Float),
+    Column("error", Text),
+)
+
+backups = Table(
+    "backups",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("database", String(63), nullable=False, index=True),
+    Column("run", String(32), nullable=False),
+    Column("engine", String(20), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("artifact", String(255), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("raw_size", BigInteger, nullable=False),
+    Column("proof", String(10), nullable=False),
+    Column("pinned", Boolean, nullable=False),
+)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("backup", ForeignKey("backups.id", ondelete="CASCADE"), primary_key=True),
+    Column("store", String(63), primary_key=True),
+    Column("key", String(400), nullable=False),
+    Column("verified", Moment, nullable=False),
+)
+
+lines = Table(
+    "lines",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("moment", Moment, nullable=False),
+    Column("level", String(7), nullable=False),
+    Column("text", Text, nullable=False),
+)

@@ -1,0 +1,32 @@
+"""The chain: its links in order, and how they are sent."""
+
+from __future__ import annotations
+
+from celery import chain, current_app
+from kombu.exceptions import OperationalError
+
+from larder.errors import UnreachableError
+from larder.ledger.runs import BACKUP_STEPS
+
+#: Seconds to try to reach the broker before giving up; a message is small.
+_SEND_POLICY = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2}
+
+
+def task_name(step: str) -> str:
+    """The name that Celery and Flower know a step by."""
+    return f"backup.{step}"
+
+
+def send(run_id: str, first: str = BACKUP_STEPS[0]) -> None:
+    """Send a run's chain from the step `first` on; raises `UnreachableError` when the broker is out of reach.
+
+    Each link is immutable and carries the run id. Sending from a later step is how a run resumes.
+    """
+    names = BACKUP_STEPS[BACKUP_STEPS.index(first) :]
+    links = [current_app.signature(task_name(name), args=(run_id,), immutable=True) for name in names]
+    try:
+        chain(*links).apply_async(retry=True, retry_policy=_SEND_POLICY)
+    except OperationalError as error:
+        raise UnreachableError(
+            f"unable to reach the broker: {error}", "check REDIS_URL, and that Redis is running"
+        ) from None

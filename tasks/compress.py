@@ -1,0 +1,42 @@
+"""compress: the dump becomes the artifact, which is read back and decoded to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larder import artifact
+from larder.artifact import Artifact, File
+from larder.codecs import codec
+from larder.databases import Dump, Piece, open_database
+from larder.naming import artifact_name, globals_name
+from larder.progress import short_size
+from tasks.step import Work, step
+
+
+@step("compress")
+def compress(work: Work) -> None:
+    """Give the dump its archive encoding, and prove that it decodes to what the dump saw."""
+    dump = work.spool.result("dump", Dump)
+    database = open_database(work.database, work.settings.state_dir)
+    wanted = codec(work.database.compression)
+
+    def encode(piece: Piece, folder: Path, name: str) -> File:
+        work.progress.restart(piece.raw_size)
+        artifact.encode(dump, piece, work.spool.path("dump") / piece.path, folder / name, wanted)
+        return artifact.check(piece, folder / name, wanted, work.progress)
+
+    def make(folder: Path) -> Artifact:
+        name = artifact_name(database.engine, work.run.stamp, dump.suffix, wanted.suffix)
+        content = encode(dump.content, folder, name)
+        if dump.globals is None:
+            return Artifact(content)
+        return Artifact(
+            content, encode(dump.globals, folder, globals_name(database.engine, work.run.stamp, wanted.suffix))
+        )
+
+    made = work.spool.once("compress", work.lease.attempt, Artifact, make)
+    work.artifact = made.content.name
+    work.say(f"{database.title} backup created: {made.content.name}")
+    work.say(f"Backup size: {short_size(made.content.size)}")
+    work.say(f"Backup verified: decoded to {short_size(made.content.raw_size)} with the dump's own SHA-256")
+    work.spool.drop("dump")

@@ -1,0 +1,217 @@
+"""What every link of a chain has in common, so that a step's own file tells its story and nothing else.
+
+A delivered step takes a lease in the ledger, or finds that there is nothing to do. While it works, a thread renews the
+lease. A transient error gives the step back to be delivered again later; a permanent one ends the run and sends its
+last link, `notify`. Whatever happens, nobody whose lease was taken over can commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from celery import Task, shared_task
+from celery.exceptions import Ignore
+
+from larder.config import DatabaseSettings, Settings
+from larder.errors import LarderError, LeaseLostError, UnreachableError
+from larder.ledger import Ledger
+from larder.ledger.journal import Level
+from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
+from larder.ledger.runs import BACKUP_STEPS, Run
+from larder.progress import Progress, Report
+from larder.secret import redact
+from larder.spool import Spool, disk_error
+from tasks import chain, context
+
+logger = logging.getLogger("larder.run")
+
+#: How often a step is started before its transient error counts as permanent.
+MAX_TRIES = 5
+
+#: Seconds before the second try; each later one waits twice as long, give or take a half.
+BACKOFF = 2.0
+
+#: A failure of these steps is a warning: the backup is already in its stores, read back.
+AFTER_STORED = ("rotate", "notify")
+
+_LEVELS = {"INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
+
+
+@dataclass
+class Work:
+    """What a step has in hand."""
+
+    run: Run
+    lease: Lease
+    settings: Settings
+    ledger: Ledger
+    spool: Spool
+    progress: Progress
+    #: The artifact's name, to be committed with the step that learns it.
+    artifact: str | None = None
+    #: What else is committed, in the same transaction.
+    also: Callable[[sa.Connection], None] | None = None
+
+    @property
+    def database(self) -> DatabaseSettings:
+        """The settings of the run's database; raises `NotFoundError` when it is no longer configured."""
+        return self.settings.database(self.run.database)
+
+    def say(self, text: str) -> None:
+        """Write a line for people: into the log and into the run's journal."""
+        self._write("INFO", text)
+
+    def warn(self, text: str) -> None:
+        """Write a line that somebody should act on; the run ends with this warning."""
+        self._write("WARN", text)
+        self.ledger.leases.warn(self.lease, redact(text))
+
+    def complain(self, text: str) -> None:
+        """Write a line about what failed."""
+        self._write("ERROR", text)
+
+    def _write(self, level: Level, text: str) -> None:
+        text = redact(text)
+        context_of_line = {"database": self.run.database, "run": self.run.id, "step": self.lease.step}
+        logger.log(_LEVELS[level], "%s", text, extra=context_of_line)
+        self.ledger.journal.write(self.run.id, level, text)
+
+
+def step(name: str) -> Callable[[Callable[[Work], None]], Task]:
+    """Make a function of `Work` the link `name` of the backup chain."""
+
+    def decorate(function: Callable[[Work], None]) -> Task:
+        @shared_task(bind=True, name=chain.task_name(name), max_retries=None)
+        def link(self: Task, run_id: str) -> None:
+            _run(self, name, function, run_id)
+
+        link.__doc__ = function.__doc__
+        return link
+
+    return decorate
+
+
+def _run(task: Task, name: str, function: Callable[[Work], None], run_id: str) -> None:
+    ledger = context.ledger()
+    lease = ledger.leases.take(run_id, name, context.host())
+    if isinstance(lease, Refusal):
+        if lease is Refusal.DONE:
+            return
+        logger.info("step %s of run %s has nothing to do: %s", name, run_id, lease.value)
+        raise Ignore
+    work = _work(task, ledger, lease)
+    try:
+        with _Keeper(ledger, lease):
+            function(work)
+            ledger.leases.finish(lease, artifact=work.artifact, also=work.also)
+    except LeaseLostError as error:
+        logger.warning("%s", error.message)
+        raise Ignore from None
+    except Exception as error:
+        _after_failure(task, work, _as_larder_error(error, work))
+
+
+def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
+    def watch(report: Report) -> None:
+        ledger.leases.report(lease, str(report))
+        task.send_event("task-progress", result=str(report))
+
+    settings = context.settings()
+    return Work(
+        run=ledger.runs.get(lease.run),
+        lease=lease,
+        settings=settings,
+        ledger=ledger,
+        spool=Spool(settings.spool_dir, lease.run),
+        progress=Progress(watch),
+    )
+
+
+def _after_failure(task: Task, work: Work, error: LarderError) -> None:
+    """Try again later, warn, or fail: by what kind of error it is, and where in the chain."""
+    try:
+        if error.retryable and work.lease.tries < MAX_TRIES:
+            _try_again(task, work, error)
+        if work.lease.step in AFTER_STORED:
+            _carry_on(work, error)
+            return
+        work.complain(f"Backup of '{work.run.database}' failed at step {work.lease.step}: {error}")
+        work.ledger.leases.fail(work.lease, error)
+    except LeaseLostError as lost:
+        logger.warning("%s", lost.message)
+        raise Ignore from None
+    work.spool.remove()
+    _tell(work)
+    raise error from None
+
+
+def _try_again(task: Task, work: Work, error: LarderError) -> NoReturn:
+    seconds = BACKOFF * 2 ** (work.lease.tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+    work.ledger.leases.wait(work.lease, error, seconds)
+    work.say(f"Trying step {work.lease.step} again in {seconds:.0f} s: {error.message}")
+    raise task.retry(exc=error, countdown=seconds)
+
+
+def _carry_on(work: Work, error: LarderError) -> None:
+    """Keep the backup, which is in its stores, and have the rest of the chain go on with a warning."""
+    if work.run.state != "failed":
+        work.warn(f"Step {work.lease.step} failed, and the backup stands: {error.message}")
+    work.ledger.leases.finish(work.lease, error=error.message)
+
+
+def _tell(work: Work) -> None:
+    try:
+        chain.send(work.run.id, LAST_STEP)
+    except UnreachableError as error:
+        logger.error("run %s failed, and nobody could be told: %s", work.run.id, error.message)
+
+
+def _as_larder_error(error: Exception, work: Work) -> LarderError:
+    if isinstance(error, LarderError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return disk_error(error, work.spool.folder)
+    if isinstance(error, sa.exc.OperationalError):
+        return UnreachableError(f"unable to use the ledger: {str(error.orig).strip() or 'no answer'}")
+    logger.error("unexpected error in run %s", work.run.id, exc_info=error)
+    return LarderError(
+        f"unable to finish step '{work.lease.step}' of '{work.run.database}': "
+        f"{type(error).__name__}: {error}",
+        "this is a fault in Larder; the worker's log has the traceback",
+    )
+
+
+class _Keeper:
+    """Renews a lease for as long as the block runs. A lease that is lost shows at the commit."""
+
+    def __init__(self, ledger: Ledger, lease: Lease) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.run}", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: Any) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._over.wait(TTL.total_seconds() / 4):
+            try:
+                self._ledger.leases.renew(self._lease)
+            except LeaseLostError:
+                return
+            except Exception:
+                # The ledger may be back before the lease runs out; the commit will tell.
+                logger.warning("unable to renew the lease of run %s", self._lease.run, exc_info=True)
+
+
+assert LAST_STEP == BACKUP_STEPS[-1]  # noqa: S101 - two modules name the same link

