@@ -30,7 +30,8 @@ class DatabaseSchedule(BaseSchedule):
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
         """How long until the run after `last_run_at` is due; negative once it is overdue."""
-        return self.due_after(_aware(last_run_at)) - self.now()
+        now: datetime = self.now()
+        return self.due_after(_aware(last_run_at)) - now
 
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether a run is due, and in how many seconds to ask again. Slots missed while beat was down make one run."""

@@ -43,10 +43,13 @@ def back_up(names: Sequence[str], *, wait: bool, as_json: bool) -> int:
     settings = context.settings()
     wanted = list(dict.fromkeys(settings.database(name).name for name in names)) or list(settings.databases)
     if not wanted:
-        raise ConfigurationError("unable to find a database to back up", "set DATABASE_URL, or write larder.toml")
+        raise ConfigurationError(
+            "unable to find a database to back up", "set DATABASE_URL, or write larder.toml"
+        )
     if not wait and settings.redis_url is None:
         raise ConfigurationError(
-            "unable to leave a backup to workers: REDIS_URL is not set", "leave --no-wait out, or set REDIS_URL"
+            "unable to leave a backup to workers: REDIS_URL is not set",
+            "leave --no-wait out, or set REDIS_URL",
         )
     with _interruptible():
         outcome = _on_workers(wanted, wait=wait) if settings.redis_url else _on_this_machine(settings, wanted)
@@ -108,7 +111,9 @@ def _abandon(settings: Settings, runs: Sequence[Run], error: BaseException) -> N
 
 def _print(run: Run, settings: Settings) -> None:
     if run.state == "queued":
-        output.out.print(f"{escape(run.database)}: queued as run {run.id}; follow it with: larder watch {run.id}")
+        output.out.print(
+            f"{escape(run.database)}: queued as run {run.id}; follow it with: larder watch {run.id}"
+        )
         return
     if run.state != "stored":
         output.print_error(LarderError(documents.failure_of(run), run.hint or ""))
@@ -129,7 +134,9 @@ def _interruptible() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into an error that unwinds, so that everything that was started is ended."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise InterruptedByOperator(f"stopped by {signal.Signals(number).name}", "start it again with: larder backup")
+        raise InterruptedByOperator(
+            f"stopped by {signal.Signals(number).name}", "start it again with: larder backup"
+        )
 
     before: dict[int, Callable[..., Any] | int | None] = {
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)

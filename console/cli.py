@@ -46,7 +46,7 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
-        def run(as_json: bool, **arguments: Any) -> None:  # noqa: FBT001
+        def run(as_json: bool, **arguments: Any) -> None:
             try:
                 code = function(as_json=as_json, **arguments)
             except LarderError as error:

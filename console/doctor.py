@@ -53,7 +53,9 @@ def _embedded_redis() -> Check:
     except LarderError as error:
         return Check("redis", "embedded", "failed", error.message, error.hint)
     shown = ".".join(map(str, version))
-    return Check("redis", "embedded", "ok", f"{path} {shown}; REDIS_URL is not set, so each command starts its own")
+    return Check(
+        "redis", "embedded", "ok", f"{path} {shown}; REDIS_URL is not set, so each command starts its own"
+    )
 
 
 def _broker(url: str) -> Iterator[Check]:
@@ -63,14 +65,22 @@ def _broker(url: str) -> Iterator[Check]:
         seconds, microseconds = client.time()
     except (redis.RedisError, ValueError, OSError) as error:
         reason = type(error).__name__
-        yield Check("redis", "REDIS_URL", "failed", f"does not answer ({reason})", "check REDIS_URL, and that Redis runs")
+        yield Check(
+            "redis",
+            "REDIS_URL",
+            "failed",
+            f"does not answer ({reason})",
+            "check REDIS_URL, and that Redis runs",
+        )
         return
     version = tuple(int(part) for part in str(info["redis_version"]).split("."))
     if version >= OLDEST_REDIS:
         yield Check("redis", "REDIS_URL", "ok", f"Redis {info['redis_version']}")
     else:
         oldest = ".".join(map(str, OLDEST_REDIS))
-        yield Check("redis", "REDIS_URL", "failed", f"Redis {info['redis_version']}", f"use {oldest} or newer")
+        yield Check(
+            "redis", "REDIS_URL", "failed", f"Redis {info['redis_version']}", f"use {oldest} or newer"
+        )
     yield clock_check("Redis", seconds + microseconds / 1e6 - time.time())
     yield _workers()
 
@@ -85,6 +95,8 @@ def _workers() -> Check:
 
 
 def _print(check: Check) -> None:
-    output.out.print(f"{_SHOWN[check.state]} {escape(check.name)} {escape(check.subject)}: {escape(check.detail)}")
+    output.out.print(
+        f"{_SHOWN[check.state]} {escape(check.name)} {escape(check.subject)}: {escape(check.detail)}"
+    )
     if check.hint and check.state != "ok":
         output.out.print(f"       [yellow]HINT:[/] {escape(check.hint)}")

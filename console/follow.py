@@ -15,7 +15,7 @@ from rich.table import Table
 from console.output import err
 from larder.ledger import Ledger
 from larder.ledger.journal import Line
-from larder.ledger.runs import Run
+from larder.ledger.runs import Run, Step
 from larder.progress import human_seconds
 
 #: Seconds between two looks at the ledger.
@@ -55,6 +55,12 @@ def _shown(line: Line, database: str) -> str:
     return f"[{_STYLES[line.level]}]\\[{line.level}][/] {escape(where + line.text)}"
 
 
+def _marked(step: Step) -> str:
+    if step.state == "pending":
+        return f"[dim]· {step.name}[/]"
+    return f"{_MARKS[step.state]} {step.name}"
+
+
 class _Bars:
     """One line a run: its chain with the present step marked, and how far that step is."""
 
@@ -74,11 +80,10 @@ class _Bars:
     def update(self, runs: Sequence[Run]) -> None:
         table = Table.grid(padding=(0, 2))
         for run in runs:
-            steps = " ".join(
-                f"{_MARKS.get(step.state, '[dim]·[/]')} {step.name if step.state != 'pending' else f'[dim]{step.name}[/]'}"
-                for step in run.steps
+            steps = " ".join(_marked(step) for step in run.steps)
+            table.add_row(
+                f"[bold]{escape(run.database)}[/]", steps, run.progress or "", human_seconds(run.seconds)
             )
-            table.add_row(f"[bold]{escape(run.database)}[/]", steps, run.progress or "", human_seconds(run.seconds))
         self._live.update(table, refresh=True)
 
 

@@ -1,6 +1,6 @@
 """A sample database, for those who want to see a backup before they have one of their own to back up.
 
-    python -m console.sample sample/shop.db
+python -m console.sample sample/shop.db
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def make(path: Path) -> int:
         connection.executemany(
             "INSERT INTO orders VALUES (?, ?, ?)",
             (
-                (n, chance.randint(1, _CUSTOMERS), f"2025-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}")
+                (
+                    n,
+                    chance.randint(1, _CUSTOMERS),
+                    f"2025-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}",
+                )
                 for n in range(1, _ORDERS + 1)
             ),
         )

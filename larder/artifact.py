@@ -46,9 +46,12 @@ def encode(dump: Dump, piece: Piece, source: Path, target: Path, wanted: Codec) 
     elif piece.encoding == wanted.name:
         os.link(source, target)
     else:
-        with source.open("rb") as stored, durable_file(target) as sink:
-            with closing(wanted.writer(sink)) as encoded:
-                pour(codec(piece.encoding).reader(cast(BinaryIO, stored)), encoded)
+        with (
+            source.open("rb") as stored,
+            durable_file(target) as sink,
+            closing(wanted.writer(sink)) as encoded,
+        ):
+            pour(codec(piece.encoding).reader(cast(BinaryIO, stored)), encoded)
 
 
 def check(piece: Piece, target: Path, encoding: Codec, progress: Progress) -> File:
@@ -61,7 +64,9 @@ def check(piece: Piece, target: Path, encoding: Codec, progress: Progress) -> Fi
         decoded = digest(encoding.reader(cast(BinaryIO, source)), progress)
     size = target.stat().st_size
     if source.hashed.size != size:
-        raise IntegrityError(f"unable to verify {target.name}: {size - source.hashed.size} bytes follow its end")
+        raise IntegrityError(
+            f"unable to verify {target.name}: {size - source.hashed.size} bytes follow its end"
+        )
     if (decoded.size, decoded.sha256) != (piece.raw_size, piece.raw_sha256):
         raise IntegrityError(
             f"unable to verify {target.name}: it decodes to {decoded.size} bytes with SHA-256 {decoded.sha256}, "

@@ -1,14 +1,16 @@
 """Subprocesses under supervision: they die with their worker, and are ended when nothing moves any more.
 
-A `Process` runs one command in a session of its own, so that whatever it starts can be ended together with it. Its
-standard error is kept as a tail, masked; its standard output is either read by the caller or thrown away. However
-the block ends, the whole group is killed and reaped by then.
+A `Process` runs one command in a session of its own, so that whatever it starts can be ended together with
+it. Its standard error is kept as a tail, masked; its standard output is either read by the caller or thrown
+away. However the block ends, the whole group is killed and reaped by then.
 
-A command is a list, never a shell's line. It sees a small environment, not that of the worker, which holds secrets.
+A command is a list, never a shell's line. It sees a small environment, not that of the worker, which holds
+secrets.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -51,7 +53,8 @@ class ProcessError(LarderError):
         self.code = code
         #: The end of its standard error, masked.
         self.tail = redact(tail)
-        super().__init__(f"unable to finish {tool}: {self.how}" + (f": {self.last_line}" if self.last_line else ""))
+        said = f": {self.last_line}" if self.last_line else ""
+        super().__init__(f"unable to finish {tool}: {self.how}{said}")
         self.args = (tool, code, self.tail)
 
     @property
@@ -84,9 +87,10 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 class Process:
     """One command, for the length of a `with` block.
 
-    `env` is added to `environment()`. `stall_seconds` is how long nothing may move: no byte on standard output, or, for
-    a command whose output is a folder, no change of what `moved()` says. `watch()` is called about twice a second, and
-    whatever it raises ends the command. With `output=False` standard output is thrown away.
+    `env` is added to `environment()`. `stall_seconds` is how long nothing may move: no byte on standard
+    output, or, for a command whose output is a folder, no change of what `moved()` says. `watch()` is called
+    about twice a second, and whatever it raises ends the command. With `output=False` standard output is thrown
+    away.
 
     Raises `ConfigurationError` where the command cannot be started.
     """
@@ -110,6 +114,7 @@ class Process:
         self._watch = watch
         self._tail = bytearray()
         self._ended = False
+        self._watched_at = 0.0
 
     def __enter__(self) -> Self:
         parent = os.getpid()
@@ -122,7 +127,7 @@ class Process:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
-                preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - one system call, which is safe there
+                preexec_fn=lambda: die_with(parent),
             )
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -135,7 +140,8 @@ class Process:
             self._drain = threading.Thread(target=self._drain_stderr, name=f"{self.tool} stderr", daemon=True)
             self._drain.start()
         except BaseException:
-            self._end()
+            self._popen.kill()
+            self._popen.wait()
             raise
         return self
 
@@ -174,7 +180,8 @@ class Process:
     def finish(self) -> None:
         """Wait for its end, which has to be a good one.
 
-        Raises `ProcessError` where the exit code is not 0, and `StalledError` when nothing moved for `stall_seconds`.
+        Raises `ProcessError` where the exit code is not 0, and `StalledError` when nothing moved for
+        `stall_seconds`.
         """
         self._await(self._is_over)
         code = self._end()
@@ -182,16 +189,23 @@ class Process:
             raise ProcessError(self.tool, code, self.tail)
 
     def _await(self, ready: Callable[[], bool]) -> None:
-        """Call `ready`, which takes about a tick, until it says yes; raise where nothing moves meanwhile."""
+        """Call `ready`, which takes a tick at most, until it says yes; raise where nothing moves meanwhile."""
         since = time.monotonic()
         seen = self._moved() if self._moved else None
-        while not ready():
-            if self._watch is not None:
-                self._watch()
+        while not self._watched(ready):
             if self._moved is not None and (now := self._moved()) != seen:
                 seen, since = now, time.monotonic()
             if time.monotonic() - since >= self._stall_seconds:
-                raise StalledError(f"unable to finish {self.tool}: no byte has moved for {self._stall_seconds:g} s")
+                raise StalledError(
+                    f"unable to finish {self.tool}: no byte has moved for {self._stall_seconds:g} s"
+                )
+
+    def _watched(self, ready: Callable[[], bool]) -> bool:
+        done = ready()
+        if self._watch is not None and time.monotonic() - self._watched_at >= TICK:
+            self._watched_at = time.monotonic()
+            self._watch()
+        return done
 
     def _is_over(self) -> bool:
         # Standard error is closed when a command ends, so this wakes at once.
@@ -201,7 +215,7 @@ class Process:
         return self._has_exited()
 
     def _has_exited(self) -> bool:
-        """Whether it has exited, without reaping it: its number stays its own until its group has been killed."""
+        """Whether it has exited, without reaping it: its number stays its own until its group is killed."""
         if self._ended:
             return True
         if not hasattr(os, "waitid"):
@@ -221,9 +235,10 @@ class Process:
                     # macOS says this of a group in which only the dead are left.
                     self._popen.kill()
             self._popen.wait()
-            self._drain.join()
+            # What left the group can hold the pipe open; the thread is then left to it.
+            self._drain.join(TICK)
             for pipe in (self._popen.stdout, self._popen.stderr):
-                if pipe is not None:
+                if pipe is not None and not (pipe is self._popen.stderr and self._drain.is_alive()):
                     pipe.close()
         return self._popen.returncode
 
@@ -235,7 +250,7 @@ class Process:
             del self._tail[:-TAIL]
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """In the child: be killed when the thread that started us is gone."""
     if _LIBC is None:
         return
@@ -248,7 +263,5 @@ def _enlarge(pipe: int) -> None:
     """Let a pipe hold 1 MiB, so that the writer seldom waits. A system that refuses keeps its 64 KiB."""
     if _F_SETPIPE_SZ is None:
         return
-    try:
+    with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, CHUNK)
-    except OSError:
-        pass

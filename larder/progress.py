@@ -1,6 +1,6 @@
 """Progress of long work: how far, how fast, how much is left.
 
-Work adds the bytes that it has moved; whoever watches gets a report about once a second. A watcher that
+Work adds the bytes that it has moved; whoever watches gets a report about twice a second. A watcher that
 raises is ignored: progress never fails a backup.
 """
 
@@ -79,7 +79,8 @@ class Progress:
 def human_size(size: float) -> str:
     """`45.0 MB` for 45_000_000: decimal units, as disk makers and databases' own bills count."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
+        # As it is printed: 999.96 kB would read 1000.0 kB.
+        if abs(round(size, 1)) < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.2f} TB"
@@ -87,9 +88,9 @@ def human_size(size: float) -> str:
 
 def human_seconds(seconds: float) -> str:
     """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

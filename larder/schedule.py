@@ -14,6 +14,10 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 
+#: More than any change of the clocks.
+_CHANGE = timedelta(hours=3)
+
+
 def problem_with(expression: str) -> str | None:
     """What is wrong with a five-field cron expression, or None."""
     if len(expression.split()) != 5:
@@ -24,18 +28,32 @@ def problem_with(expression: str) -> str | None:
         return str(error).lower()
     except StopIteration:
         return "never comes round"
+    except ValueError:
+        # A number with thousands of digits.
+        return "a field is out of range"
     return None
 
 
 def next_slot(expression: str, timezone: str, after: datetime) -> datetime:
     """The first slot later than `after`, in UTC."""
-    return next(CronSim(expression, after.astimezone(ZoneInfo(timezone)))).astimezone(UTC)
+    slots = CronSim(expression, after.astimezone(ZoneInfo(timezone)))
+    # In the hour that the clocks show twice, cronsim counts from its first passage: what it gives may be over.
+    return next(slot for slot in map(_in_utc, slots) if slot > after)
 
 
 def latest_slot(expression: str, timezone: str, now: datetime) -> datetime:
     """The last slot that is not later than `now`, in UTC."""
-    just_after = (now + timedelta(minutes=1)).astimezone(ZoneInfo(timezone)).replace(second=0, microsecond=0)
-    return next(CronSim(expression, just_after, reverse=True)).astimezone(UTC)
+    just_after = now.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    start = just_after.astimezone(ZoneInfo(timezone))
+    if start.fold:
+        # Slots of the first passage through this hour are over, also those that the clocks have yet to show again.
+        start = (just_after + _CHANGE).astimezone(ZoneInfo(timezone))
+    slots = CronSim(expression, start, reverse=True)
+    return next(slot for slot in map(_in_utc, slots) if slot <= now)
+
+
+def _in_utc(slot: datetime) -> datetime:
+    return slot.astimezone(UTC)
 
 
 def offset(database: str, spread: float) -> timedelta:

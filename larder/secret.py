@@ -7,6 +7,7 @@ through `redact` before anybody sees them. This is the second line of defence; t
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import quote, quote_plus, unquote
 
@@ -15,25 +16,59 @@ MASK = "****"
 #: Shorter ones are not masked where they stand alone: a password `a` would turn every log line into stars.
 SHORTEST_MASKED = 4
 
-_URL_PASSWORD = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/@:]*:)(?P<password>[^\s]+)(?=@)")
-_KEYWORD_PASSWORD = re.compile(
-    r"(?P<head>\b(?:password|passwd|sslpassword|secret|token)\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*'|[^\s&]+)",
+#: Text between two blanks.
+_WORD = re.compile(r"\S+")
+
+#: `user:password@` in what stands between two blanks. The password may hold `/`, `:` and `@`: it ends at the last `@`.
+_URL = re.compile(r"(?P<head>://[^\s/@:]*:)[^\s]+@")
+
+_KEYWORD = re.compile(
+    r"(?P<head>(?:password|passwd|secret|secret_access_key|api_?key|token)[\"']?\s{0,8}(?:=\s{0,8}|:\s{0,8}(?=[\"'])))"
+    r"(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&]+)"
+    r"|(?P<bearer>\bbearer\s{1,8})[^\s\"',]+",
     re.IGNORECASE,
 )
 
-_known: set[str] = set()
+#: Longest first: a secret may be a part of another.
+_known: tuple[str, ...] = ()
 
 
 def register(value: str) -> None:
-    """Have `value`, and its percent-encoded spellings, masked by every later `redact`."""
-    if len(value) >= SHORTEST_MASKED:
-        _known.update({value, quote(value, safe=""), quote(value), quote_plus(value), unquote(value)})
+    """Have `value`, and the ways that URLs, JSON and Python spell it, masked by every later `redact`."""
+    global _known  # noqa: PLW0603 - one list for the process; replaced whole, so that no thread sees it half done
+    spellings = {
+        value,
+        quote(value, safe=""),
+        quote(value),
+        quote_plus(value),
+        unquote(value),
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(value)[1:-1],
+    }
+    found = {spelling for spelling in spellings if len(spelling) >= SHORTEST_MASKED}
+    _known = tuple(sorted(found.union(_known), key=lambda known: (-len(known), known)))
 
 
 def redact(text: str) -> str:
-    """Give `text` back with every known secret, and everything that looks like one in a URL, masked."""
-    for secret in sorted(_known, key=len, reverse=True):
+    """Give `text` back with every known secret, and everything that looks like one, masked.
+
+    That is: the password in a URL, and the value of `password=`, `token=` and their like. Takes time in proportion
+    to the text, whatever is in it.
+    """
+    for secret in _known:
         if secret in text:
             text = text.replace(secret, MASK)
-    text = _URL_PASSWORD.sub(rf"\g<head>{MASK}", text)
-    return _KEYWORD_PASSWORD.sub(rf"\g<head>{MASK}", text)
+    if "://" in text:
+        text = _WORD.sub(_mask_url, text)
+    return _KEYWORD.sub(_mask_value, text)
+
+
+def _mask_url(word: re.Match[str]) -> str:
+    # Looked at word by word, and only where there is an @: on one long word, the expression alone would begin anew
+    # at each `://`.
+    return _URL.sub(rf"\g<head>{MASK}@", word[0], count=1) if "@" in word[0] else word[0]
+
+
+def _mask_value(found: re.Match[str]) -> str:
+    return f"{found['head'] or found['bearer']}{MASK}"

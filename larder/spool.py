@@ -1,8 +1,8 @@
 """The spool: where a worker host does its work, a folder a run, a folder a step.
 
-A step makes its files in a folder of its own attempt (`dump.3`), writes what it found out into `facts.json`, and commits
-both by renaming the folder to the step's name (`dump`). A folder with a step's name is therefore always whole: a
-step that is delivered again finds it and has nothing to make.
+A step makes its files in a folder of its own attempt (`dump.3`), writes what it found out into `facts.json`, and
+commits both by renaming the folder to the step's name (`dump`). A folder with a step's name is therefore always whole:
+a step that is delivered again finds it and has nothing to make.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Spool:
         facts = self._read(step, kind)
         if facts is None:
             raise IntegrityError(
-                f"unable to find what step '{step}' made in {self.folder}", "start a new backup of this database"
+                f"unable to find what step '{step}' made in {self.folder}",
+                "start a new backup of this database",
             )
         return facts
 
@@ -101,7 +102,8 @@ class Spool:
             return None
         except ValidationError as error:
             raise IntegrityError(
-                f"unable to read {path}: {error.error_count()} mistakes", "start a new backup of this database"
+                f"unable to read {path}: {error.error_count()} mistakes",
+                "start a new backup of this database",
             ) from None
 
 
@@ -150,7 +152,9 @@ def disk_error(error: OSError, folder: Path) -> LarderError:
         )
     reason = (error.strerror or str(error)).lower()
     hint = "see who owns the folder, and whether it is mounted read-only"
-    return LarderError(f"unable to use {where}: {reason}", hint if error.errno in (errno.EACCES, errno.EROFS) else "")
+    return LarderError(
+        f"unable to use {where}: {reason}", hint if error.errno in (errno.EACCES, errno.EROFS) else ""
+    )
 
 
 def _free(folder: Path) -> str:

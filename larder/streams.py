@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import tarfile
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,10 @@ CHUNK = 1 << 20
 
 
 class Hashed(io.RawIOBase):
-    """A writer that passes bytes on, and knows their number and SHA-256. Closing it leaves the sink open."""
+    """A writer that passes bytes on, and knows their number and SHA-256. Closing it leaves the sink open.
+
+    The sink has to take all that it is given at once, as `durable_file` and buffered files do.
+    """
 
     def __init__(self, sink: IO[bytes] | None = None, progress: Progress | None = None) -> None:
         super().__init__()
@@ -34,7 +39,7 @@ class Hashed(io.RawIOBase):
         self._hash.update(data)
         if self._sink is not None:
             self._sink.write(data)
-        count = len(data)
+        count = memoryview(data).nbytes
         self.size += count
         if self._progress is not None:
             self._progress.add(count)
@@ -44,6 +49,91 @@ class Hashed(io.RawIOBase):
     def sha256(self) -> str:
         """The hexadecimal SHA-256 of all that was written so far."""
         return self._hash.hexdigest()
+
+
+class ReadAhead(io.RawIOBase):
+    """A reader of the bytes that an iterator makes, in a thread of its own, at most `depth` pieces ahead.
+
+    What the iterator raises is raised to the reader in its place, and again at every later read: a stream
+    that failed never seems to have ended. Closing ends the thread.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], depth: int = 2) -> None:
+        super().__init__()
+        self._line = _Line(depth)
+        self._rest = memoryview(b"")
+        # The thread knows the line and not this reader, so that a reader which is let go of ends it.
+        self._thread = threading.Thread(target=self._line.fill, args=(pieces,), daemon=True)
+        self._thread.start()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._rest:
+            self._rest = memoryview(self._line.take())
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._line.stop()
+            self._thread.join()
+            super().close()
+
+
+class _Line:
+    """Pieces on their way from the thread that makes them to the one that reads them."""
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._waiting: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._stopped = False
+        self._error: BaseException | None = None
+
+    def fill(self, pieces: Iterator[bytes]) -> None:
+        """Put everything that `pieces` gives into the line, until nobody wants more."""
+        error = None
+        try:
+            for piece in pieces:
+                # An empty piece would read as the end.
+                if piece and not self._put(piece):
+                    break
+        except BaseException as raised:  # noqa: BLE001 - raised again where the bytes are wanted
+            error = raised
+        with self._changed:
+            self._error = error
+            self._ended = True
+            self._changed.notify_all()
+
+    def _put(self, piece: bytes) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < self._depth or self._stopped)
+            self._waiting.append(piece)
+            self._changed.notify_all()
+            return not self._stopped
+
+    def take(self) -> bytes:
+        """The next piece; nothing at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            if self._waiting:
+                piece = self._waiting.popleft()
+                self._changed.notify_all()
+                return piece
+            if self._error is not None:
+                raise self._error
+            return b""
+
+    def stop(self) -> None:
+        """Want no more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
 
 def chunks(source: IO[bytes]) -> Iterator[bytes]:
@@ -71,11 +161,25 @@ def digest_file(path: Path, progress: Progress | None = None) -> Hashed:
         return digest(source, progress)
 
 
+class _WholeFile(io.FileIO):
+    """A file without a buffer that writes all that it is given, or raises.
+
+    On a disk that is almost full the system writes as much as there is room for, and says so in a count.
+    """
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(data).cast("B")
+        at = 0
+        while at < len(view):
+            at += super().write(view[at:]) or 0
+        return at
+
+
 @contextmanager
 def durable_file(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing (0600, new), and have its bytes on the disk by the end of the block."""
+    """Open `path` for writing (0600, emptied), and have its bytes on the disk by the end of the block."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb", buffering=0) as sink:
+    with _WholeFile(descriptor, "wb") as sink:
         yield cast(BinaryIO, sink)
         os.fsync(sink.fileno())
 
@@ -104,6 +208,8 @@ def write_tar(folder: Path, sink: IO[bytes]) -> None:
     Names are sorted; owner, times and modes are constant.
     """
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=CHUNK) as archive:
+        # The default is 16 KiB, each of which would move the whole buffer in memory.
+        archive.copybufsize = CHUNK  # type: ignore[attr-defined]
         for path in sorted(folder.iterdir()):
             entry = tarfile.TarInfo(path.name)
             entry.size = path.stat().st_size

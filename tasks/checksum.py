@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import larder
 from larder.artifact import Artifact
-from larder.databases import Dump, open_database
+from larder.databases import Dump
 from larder.errors import IntegrityError
-from larder.manifest import Manifest, manifest_of
+from larder.manifest import Manifest, manifest_of, parse_sidecar, sidecar_text
 from larder.naming import manifest_name, sidecar_name
-from larder.sidecar import sidecar_text
 from larder.streams import durable_file
 from tasks import context
 from tasks.step import Work, step
@@ -29,13 +27,40 @@ class Papers:
 def checksum(work: Work) -> None:
     """Write the sidecar and the manifest, and read both back."""
     made = work.spool.result("compress", Artifact)
-    manifest = _manifest(work, work.spool.result("dump", Dump), made)
+    manifest = _manifest(work, made)
 
     def make(folder: Path) -> Papers:
         papers = Papers(sidecar_name(made.content.name), manifest_name(made.content.name))
         _write(folder / papers.sidecar, sidecar_text(manifest).encode())
         _write(folder / papers.manifest, manifest.to_bytes())
+        _read_back(folder, papers, manifest)
         return papers
 
     papers = work.spool.once("checksum", work.lease.attempt, Papers, make)
     work.say(f"Checksum created: {papers.sidecar}")
+
+
+def _manifest(work: Work, made: Artifact) -> Manifest:
+    return manifest_of(
+        work.spool.result("dump", Dump),
+        made,
+        backup=work.run.backup,
+        database=work.database.name,
+        engine=work.database.engine,
+        run=work.run.id,
+        host=context.host(),
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with durable_file(path) as sink:
+        sink.write(content)
+
+
+def _read_back(folder: Path, papers: Papers, manifest: Manifest) -> None:
+    sums = parse_sidecar((folder / papers.sidecar).read_text())
+    same = sums == {file.name: file.sha256 for file in manifest.files}
+    if not same or Manifest.from_bytes((folder / papers.manifest).read_bytes()) != manifest:
+        raise IntegrityError(
+            f"unable to read back {papers.manifest} as it was written", "see the system's log for disk errors"
+        )

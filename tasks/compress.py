@@ -31,7 +31,8 @@ def compress(work: Work) -> None:
         if dump.globals is None:
             return Artifact(content)
         return Artifact(
-            content, encode(dump.globals, folder, globals_name(database.engine, work.run.stamp, wanted.suffix))
+            content,
+            encode(dump.globals, folder, globals_name(database.engine, work.run.stamp, wanted.suffix)),
         )
 
     made = work.spool.once("compress", work.lease.attempt, Artifact, make)

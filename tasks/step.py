@@ -113,7 +113,7 @@ def _run(task: Task, name: str, function: Callable[[Work], None], run_id: str) -
     except LeaseLostError as error:
         logger.warning("%s", error.message)
         raise Ignore from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run has to end
         _after_failure(task, work, _as_larder_error(error, work))
 
 
@@ -214,4 +214,4 @@ class _Keeper:
                 logger.warning("unable to renew the lease of run %s", self._lease.run, exc_info=True)
 
 
-assert LAST_STEP == BACKUP_STEPS[-1]  # noqa: S101 - two modules name the same link
+assert BACKUP_STEPS[-1] == LAST_STEP  # noqa: S101 - two modules name the same link

@@ -95,5 +95,5 @@ try:
     app = make_app(context.settings())
 except LarderError as error:
     # Celery imports this module for every command; a traceback would bury the list of mistakes.
-    print(f"larder: {error}", file=sys.stderr)
+    sys.stderr.write(f"larder: {error}\n")
     raise SystemExit(error.exit_code) from None

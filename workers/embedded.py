@@ -23,8 +23,9 @@ import redis
 
 from larder.config import Settings
 from larder.errors import ConfigurationError, LarderError
-from larder.process import die_with_parent
+from larder.process import die_with
 from larder.spool import make_private
+from tasks import context
 
 #: The oldest Redis whose protocol Celery's transport speaks well.
 OLDEST_REDIS = (6, 2)
@@ -47,7 +48,8 @@ class Embedded:
             return
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         raise LarderError(
-            f"unable to go on: the worker ended with {self._worker.returncode}\n{tail}", f"its log is {self.log}"
+            f"unable to go on: the worker ended with {self._worker.returncode}\n{tail}",
+            f"its log is {self.log}",
         )
 
     def kill(self) -> None:
@@ -60,6 +62,7 @@ def embedded(settings: Settings, concurrency: int) -> Iterator[Embedded]:
     """Start Redis and a worker, set `REDIS_URL` for this process, and end both afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="larder-"))
     os.environ["REDIS_URL"] = url = f"redis+socket://{folder}/redis.sock"
+    context.settings.cache_clear()
     server = _start_redis(folder)
     try:
         _wait_for_redis(server, folder / "redis.sock")
@@ -75,6 +78,7 @@ def embedded(settings: Settings, concurrency: int) -> Iterator[Embedded]:
         _end_group(server, signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)
         os.environ.pop("REDIS_URL", None)
+        context.settings.cache_clear()
 
 
 def find_redis() -> tuple[Path, tuple[int, ...]]:
@@ -103,7 +107,7 @@ def _candidates() -> list[Path]:
 
 
 def _version(path: Path) -> tuple[Path, tuple[int, ...]]:
-    shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", shown)
     return path, tuple(int(part) for part in match.groups()) if match else (0,)
 
@@ -122,9 +126,10 @@ def _start_worker(log: Path, concurrency: int) -> subprocess.Popen[bytes]:
 
 
 def _start(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        return subprocess.Popen(  # noqa: S603
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
@@ -132,7 +137,7 @@ def _start(command: list[str], log: Path, environment: dict[str, str]) -> subpro
             env=environment,
             # A group of its own: Ctrl-C in the terminal reaches the command, which decides what to end and how.
             process_group=0,
-            preexec_fn=die_with_parent,
+            preexec_fn=lambda: die_with(parent),
         )
     finally:
         os.close(descriptor)

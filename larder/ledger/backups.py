@@ -100,15 +100,11 @@ class Backups:
         gone = list(backup_ids)
         with self._engine.begin() as connection:
             connection.execute(
-                tables.copies.delete().where(
-                    tables.copies.c.store == store, tables.copies.c.backup.in_(gone)
-                )
+                tables.copies.delete().where(tables.copies.c.store == store, tables.copies.c.backup.in_(gone))
             )
             left = sa.select(tables.copies.c.backup)
             connection.execute(
-                tables.backups.delete().where(
-                    tables.backups.c.id.in_(gone), tables.backups.c.id.not_in(left)
-                )
+                tables.backups.delete().where(tables.backups.c.id.in_(gone), tables.backups.c.id.not_in(left))
             )
 
     def get(self, backup_id: str) -> Backup | None:

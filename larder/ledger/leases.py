@@ -7,10 +7,11 @@ its number is stale and its changes touch no row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -56,14 +57,22 @@ class Leases:
         """Start `step` on `host`, or say why there is nothing to start. Raises `NotFoundError`."""
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            run = connection.execute(
-                sa.select(tables.runs).where(tables.runs.c.id == run_id).with_for_update()
-            ).mappings().one_or_none()
+            run = (
+                connection.execute(sa.select(tables.runs).where(tables.runs.c.id == run_id).with_for_update())
+                .mappings()
+                .one_or_none()
+            )
             if run is None:
                 raise NotFoundError(f"unable to start step '{step}': there is no run '{run_id}'")
-            links = connection.execute(
-                sa.select(tables.steps).where(tables.steps.c.run == run_id).order_by(tables.steps.c.position)
-            ).mappings().all()
+            links = (
+                connection.execute(
+                    sa.select(tables.steps)
+                    .where(tables.steps.c.run == run_id)
+                    .order_by(tables.steps.c.position)
+                )
+                .mappings()
+                .all()
+            )
             refusal = _refusal(run, links, step, now)
             if refusal is not None:
                 return refusal
@@ -109,7 +118,7 @@ class Leases:
         `error` says what went wrong in a step whose failure does not fail the run.
         """
         now = datetime.now(UTC)
-        values = {"progress": None, "lease_until": now + QUEUE_PATIENCE}
+        values: dict[str, Any] = {"progress": None, "lease_until": now + QUEUE_PATIENCE}
         if artifact is not None:
             values["artifact"] = artifact
         with self._engine.begin() as connection:
@@ -130,7 +139,10 @@ class Leases:
         again = f"trying again in {seconds:.0f} s"
         with self._engine.begin() as connection:
             _guarded(
-                connection, lease, progress=again, lease_until=now + timedelta(seconds=seconds) + QUEUE_PATIENCE
+                connection,
+                lease,
+                progress=again,
+                lease_until=now + timedelta(seconds=seconds) + QUEUE_PATIENCE,
             )
             _end_step(connection, lease, now, "waiting", error.message)
 
@@ -152,7 +164,11 @@ class Leases:
             _end_step(connection, lease, now, "failed", error.message)
 
     def _start(self, connection: sa.Connection, lease: Lease, host: str, *, still_active: bool) -> None:
-        values = {"attempt": lease.attempt, "lease_until": lease.began + TTL, "progress": None}
+        values: dict[str, Any] = {
+            "attempt": lease.attempt,
+            "lease_until": lease.began + TTL,
+            "progress": None,
+        }
         if still_active:
             values |= {"state": "running", "step": lease.step, "host": host}
         connection.execute(tables.runs.update().where(tables.runs.c.id == lease.run).values(values))
@@ -163,9 +179,7 @@ class Leases:
         )
 
 
-def _refusal(
-    run: sa.RowMapping, links: list[sa.RowMapping] | tuple[sa.RowMapping, ...], step: str, now: datetime
-) -> Refusal | None:
+def _refusal(run: sa.RowMapping, links: Sequence[sa.RowMapping], step: str, now: datetime) -> Refusal | None:
     by_name = {link["name"]: link for link in links}
     if step not in by_name:
         raise NotFoundError(f"unable to start step '{step}': run '{run['id']}' has no such step")
@@ -191,9 +205,7 @@ def _guarded(connection: sa.Connection, lease: Lease, **values: object) -> None:
         raise LeaseLostError(f"unable to go on with run {lease.run}: another attempt has taken it over")
 
 
-def _end_step(
-    connection: sa.Connection, lease: Lease, now: datetime, state: str, error: str | None
-) -> None:
+def _end_step(connection: sa.Connection, lease: Lease, now: datetime, state: str, error: str | None) -> None:
     connection.execute(
         tables.steps.update()
         .where(tables.steps.c.run == lease.run, tables.steps.c.name == lease.step)

@@ -163,7 +163,9 @@ class Runs:
         self, connection: sa.Connection, database: str, slot: datetime | None
     ) -> Run | None:
         if slot is not None:
-            same = self._load(connection, tables.runs.c.database == database, tables.runs.c.slot == slot, limit=1)
+            same = self._load(
+                connection, tables.runs.c.database == database, tables.runs.c.slot == slot, limit=1
+            )
             if same:
                 return same[0]
         active = self._load(
@@ -220,9 +222,7 @@ class Runs:
         query = sa.select(tables.runs).where(*wanted).order_by(tables.runs.c.created.desc()).limit(limit)
         rows = [dict(row) for row in connection.execute(query).mappings()]
         steps: dict[str, list[Step]] = {row["id"]: [] for row in rows}
-        links = (
-            sa.select(tables.steps).where(tables.steps.c.run.in_(steps)).order_by(tables.steps.c.position)
-        )
+        links = sa.select(tables.steps).where(tables.steps.c.run.in_(steps)).order_by(tables.steps.c.position)
         for link in connection.execute(links).mappings():
             values: dict[str, Any] = {key: link[key] for key in link if key not in ("run", "position")}
             steps[link["run"]].append(Step(**values))

@@ -1,0 +1,190 @@
+"""The whole chain against the user's own script, on one database, in one run.
+
+    make bench                      # a pgbench database of scale 60, three rounds
+    make bench ARGS='--scale 20'
+
+The script is `pg_dump | gzip` and `sha256sum`. Larder's chain does that, decodes the artifact to its end, copies it
+into the local store, reads the copy back, and rotates. Prints ratios of medians, and what the spool and the worker took
+at their peak. Exits with 1 when a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.servers import Cluster, postgres_installs
+
+#: What the chain has to keep to: parts of the script's time and of the raw size, and bytes.
+TARGETS = {"time": 0.70, "spool": 0.30, "memory": 200e6}
+
+#: Seconds between two looks at the spool and the worker.
+LOOK_EVERY = 0.05
+
+
+@dataclass
+class Peaks:
+    """The largest spool (bytes on the disk) and worker process (bytes resident) seen while a command ran."""
+
+    spool: int = 0
+    memory: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self, process: int, spool: Path) -> None:
+        while not self.over.wait(LOOK_EVERY):
+            self.spool = max(self.spool, _size(spool))
+            self.memory = max([self.memory, *_workers(process)])
+
+
+def main() -> int:
+    """Run every round, print the figures, and compare them with the targets."""
+    arguments = _arguments()
+    folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
+    folder.chmod(0o755)
+    try:
+        with Cluster(postgres_installs()[arguments.postgres], folder / "cluster") as cluster:
+            return _measure(cluster, folder, arguments)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=int, default=60, help="pgbench scale; 60 makes 905 MB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--postgres", type=int, default=16, help="major version of server and client")
+    parser.add_argument("--format", choices=["plain", "directory"], default="plain")
+    parser.add_argument("--compression", choices=["gzip", "zstd", "none"], default="gzip")
+    return parser.parse_args()
+
+
+def _measure(cluster: Any, folder: Path, arguments: argparse.Namespace) -> int:
+    cluster.create_database("bench")
+    _pgbench(cluster, arguments.scale)
+    script: list[float] = []
+    chain: list[dict[str, Any]] = []
+    peaks: list[Peaks] = []
+    for number in range(1, arguments.rounds + 1):
+        script.append(_script(cluster, folder))
+        document, peak = _larder(cluster, folder / f"round-{number}", arguments)
+        chain.append(document)
+        peaks.append(peak)
+        steps = "  ".join(f"{step['name']} {step['seconds']:.2f}" for step in document["steps"])
+        print(f"round {number}: script {script[-1]:.2f} s  chain {document['seconds']:.2f} s  ({steps})  "
+              f"command {document['command']:.2f} s")  # fmt: skip
+    return _verdict(script, chain, peaks)
+
+
+def _verdict(script: list[float], chain: list[dict[str, Any]], peaks: list[Peaks]) -> int:
+    raw = chain[0]["raw_size"]
+    found = {
+        "time": statistics.median(document["seconds"] for document in chain) / statistics.median(script),
+        "spool": max(peak.spool for peak in peaks) / raw,
+        "memory": max(peak.memory for peak in peaks),
+    }
+    print(f"raw dump {raw / 1e6:.0f} MB, artifact {chain[0]['size'] / 1e6:.1f} MB")
+    print(f"chain / script       {found['time']:.2f}  (target {TARGETS['time']:.2f})")
+    print(f"peak spool / raw     {found['spool']:.2f}  (target {TARGETS['spool']:.2f})")
+    print(f"peak worker process  {found['memory'] / 1e6:.0f} MB  (target {TARGETS['memory'] / 1e6:.0f} MB)")
+    return 0 if all(found[name] <= target for name, target in TARGETS.items()) else 1
+
+
+def _pgbench(cluster: Any, scale: int) -> None:
+    command = [cluster.bin / "pgbench", "--initialize", "--quiet", "--scale", str(scale), "bench"]
+    subprocess.run(command, env=cluster.environment, check=True, capture_output=True)
+    subprocess.run([cluster.bin / "vacuumdb", "--analyze", "bench"], env=cluster.environment, check=True,
+                   capture_output=True)  # fmt: skip
+
+
+def _script(cluster: Any, folder: Path) -> float:
+    """The user's script, its pipe made without a shell; gives its seconds."""
+    artifact = folder / "script.sql.gz"
+    began = time.monotonic()
+    with artifact.open("wb") as sink:
+        dump = subprocess.Popen(
+            [cluster.bin / "pg_dump", "bench"], env=cluster.environment, stdout=subprocess.PIPE
+        )
+        subprocess.run(["gzip"], stdin=dump.stdout, stdout=sink, check=True)
+        assert dump.wait() == 0
+    subprocess.run(["sha256sum", artifact], check=True, capture_output=True)
+    return time.monotonic() - began
+
+
+def _larder(cluster: Any, folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Peaks]:
+    folder.mkdir()
+    (folder / "larder.toml").write_text(
+        f'postgres_bin = ["{cluster.bin}"]\n'
+        "[databases.bench]\n"
+        'url_env = "BENCH_URL"\n'
+        f'format = "{arguments.format}"\n'
+        f'compression = "{arguments.compression}"\n'
+    )
+    environment = {
+        **os.environ,
+        "BENCH_URL": cluster.url("bench"),
+        "LARDER_CONFIG": str(folder / "larder.toml"),
+    }
+    peaks = Peaks()
+    began = time.monotonic()
+    command = subprocess.Popen(
+        [Path(sys.executable).parent / "larder", "backup", "--json"], env=environment, cwd=folder,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    spool = folder / "backups" / ".larder" / "spool"
+    watcher = threading.Thread(target=peaks.watch, args=(command.pid, spool))
+    watcher.start()
+    answer, _ = command.communicate()
+    peaks.over.set()
+    watcher.join()
+    document: dict[str, Any] = json.loads(answer)
+    assert command.returncode == 0, document
+    document["command"] = time.monotonic() - began
+    shutil.rmtree(folder)
+    return document, peaks
+
+
+def _size(folder: Path) -> int:
+    """Bytes on the disk; a file with two names counts once."""
+    found: dict[int, int] = {}
+    for path in folder.rglob("*"):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if path.is_file():
+            found[status.st_ino] = status.st_size
+    return sum(found.values())
+
+
+def _workers(process: int) -> list[int]:
+    try:
+        below = psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    sizes = []
+    for child in below:
+        try:
+            if "python" in child.name() or "celery" in child.name():
+                sizes.append(child.memory_info().rss)
+        except psutil.NoSuchProcess:
+            continue
+    return sizes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

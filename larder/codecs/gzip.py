@@ -1,0 +1,103 @@
+"""gzip, by Intel's ISA-L: the default, because every machine has `gunzip`.
+
+Measured on 500 MB of hard text (random words and numbers) on 2 shared cores: 210 MB/s with one thread, 300 MB/s
+with two, at 0.53 of the size, where gzip -6 does 17 MB/s at 0.49. The second thread costs 8 MB of memory.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from isal import igzip_lib, igzip_threaded
+
+from larder.codecs import Codec
+from larder.errors import IntegrityError
+from larder.streams import ReadAhead
+
+#: ISA-L's levels are 0 to 3. 2 and 3 cost a fifth and two thirds more time for 5 % less size.
+LEVEL = 1
+
+#: Threads that compress, beside the one that writes. The output is the same for any number.
+THREADS = 2
+
+#: Bytes that one thread compresses at a time, and that decoding gives at most.
+BLOCK = 1 << 20
+
+#: Encoded bytes that decoding takes at a time.
+READ = 1 << 18
+
+#: What ISA-L raises for bytes that are not gzip.
+_Damaged = cast(type[Exception], igzip_lib.IsalError)
+
+
+class Gzip(Codec):
+    """One gzip member without name or time, so that the same content makes the same bytes."""
+
+    suffix = ".gz"
+    light = True
+
+    def writer(self, sink: BinaryIO) -> BinaryIO:
+        """A file to write plain bytes to, for the thread that asked for it.
+
+        Another thread writes to `sink`: what the sink raises comes out of a later `write`, or of `close`.
+        """
+        return cast(BinaryIO, _Writer(sink))
+
+    def reader(self, source: BinaryIO) -> BinaryIO:
+        """A file to read plain bytes from, decoded by a thread ahead of the reading."""
+        return cast(BinaryIO, io.BufferedReader(ReadAhead(_decoded(source)), BLOCK))
+
+
+class _Writer(io.RawIOBase):
+    """Hands whole blocks on, wherever the caller's writes end: the same content makes the same bytes."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        super().__init__()
+        self._gzip = igzip_threaded.open(  # type: ignore[no-untyped-call]
+            sink, "wb", compresslevel=LEVEL, threads=THREADS, block_size=BLOCK
+        )
+        self._room = BLOCK
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        view = memoryview(data).cast("B")
+        at = 0
+        while at < len(view):
+            # Never more than the buffer has room for: a longer write would pass the buffer by.
+            piece = view[at : at + self._room]
+            self._gzip.write(piece)
+            at += len(piece)
+            self._room = self._room - len(piece) or BLOCK
+        return len(view)
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._gzip.close()
+            finally:
+                super().close()
+
+
+def _decoded(source: BinaryIO) -> Iterator[bytes]:
+    decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    try:
+        while not decoder.eof:
+            data = b""
+            if decoder.needs_input:
+                data = source.read(READ)
+                if not data:
+                    raise IntegrityError("unable to decode gzip: the stream is cut short")
+            if plain := decoder.decompress(data, BLOCK):
+                yield plain
+    except _Damaged as error:
+        raise IntegrityError(f"unable to decode gzip: {str(error).lower()}") from error
+    # gunzip takes a second member, and zeros, as part of the stream. No artifact has either.
+    if decoder.unused_data or source.read(1):
+        raise IntegrityError("unable to decode gzip: something follows the end of the stream")
+
+
+CODEC = Gzip

@@ -1,0 +1,124 @@
+"""PostgreSQL's own programs: which ones this machine has, and which of them suits a server."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from larder.errors import ConfigurationError, LarderError
+from larder.process import Process, ProcessError
+
+#: Where packages put the programs of each major version, beside the folders of PATH.
+USUAL_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
+
+#: Seconds that a program may take to say its version.
+_PROBE_SECONDS = 20
+
+_VERSION = re.compile(r"\([^)]*\) (\d+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class Client:
+    """The programs in one folder, by the version of its pg_dump."""
+
+    version: tuple[int, int]
+    folder: Path
+
+    @property
+    def major(self) -> int:
+        """The major version: 16."""
+        return self.version[0]
+
+    def __str__(self) -> str:
+        return f"pg_dump {self.version[0]}.{self.version[1]}"
+
+    def program(self, word: str) -> str:
+        """The path of `pg_dump`, `pg_restore` or another; raises `ConfigurationError` where it is missing."""
+        path = self.folder / word
+        if not path.is_file():
+            raise ConfigurationError(
+                f"unable to find {word} beside {self.folder / 'pg_dump'}",
+                f"install the whole of PostgreSQL's client programs, version {self.major}",
+            )
+        return str(path)
+
+    def compression(self) -> str:
+        """The lightest `--compress` for a directory that this pg_dump was built with."""
+        if self.major >= 16:
+            for method in ("zstd:1", "lz4:1"):
+                if _compresses(self.program("pg_dump"), method):
+                    return method
+        return "1"
+
+
+def choose(server: str, folders: Iterable[Path]) -> Client:
+    """The pg_dump for a server of version `server` (`16.4`), from `folders`, PATH and the usual places.
+
+    The newest one of the server's own major version. A newer major version writes commands that the server it
+    read from may not know: pg_dump 18 writes `SET transaction_timeout`, which makes a restore into 15 fail. It is
+    taken where there is nothing else, the nearest first. An older one can't read the server at all.
+
+    Raises `ConfigurationError` naming both versions where none is new enough.
+    """
+    wanted = int(server.partition(".")[0])
+    found = available(folders)
+    suitable = [client for client in found if client.major >= wanted]
+    if suitable:
+        nearest = min(client.major for client in suitable)
+        return max(client for client in suitable if client.major == nearest)
+    best = f"the newest on this machine is {max(found)}" if found else "there is none on this machine"
+    raise ConfigurationError(
+        f"unable to find a pg_dump for PostgreSQL {server}: {best}",
+        f"install version {wanted} of the client programs (Debian, Ubuntu: apt install postgresql-client-{wanted}), "
+        "or name their folder as postgres_bin in larder.toml",
+    )
+
+
+def available(folders: Iterable[Path]) -> list[Client]:
+    """Every pg_dump of this machine that says its version, those in `folders` included."""
+    usual = [found for pattern in USUAL_FOLDERS for found in Path("/").glob(pattern[1:])]
+    on_path = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+    found = []
+    for folder in dict.fromkeys([*folders, *on_path, *usual]):
+        try:
+            program = (folder / "pg_dump").resolve(strict=True)
+            stamp = program.stat().st_mtime_ns
+        except OSError:
+            continue
+        # Debian's wrapper picks a version by its own lights; the real ones lie in /usr/lib/postgresql.
+        version = None if program.name == "pg_wrapper" else _version(str(program), stamp)
+        if version is not None:
+            found.append(Client(version, program.parent))
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _version(program: str, _stamp: int) -> tuple[int, int] | None:
+    """What `program` says its version is, asked again only when the file has changed."""
+    try:
+        with Process([program, "--version"], stall_seconds=_PROBE_SECONDS) as process:
+            said = b"".join(process.output())
+            process.finish()
+    except LarderError:
+        return None
+    match = _VERSION.search(said.decode(errors="replace"))
+    return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+@functools.lru_cache(maxsize=64)
+def _compresses(program: str, method: str) -> bool:
+    """Whether `program` was built with a compression method, which it checks before it tries to connect."""
+    nowhere = {"PGHOST": "/nonexistent", "PGCONNECT_TIMEOUT": "2"}
+    argv = [program, "--format=plain", f"--compress={method}", "--no-password", "--file=/dev/null"]
+    try:
+        with Process(argv, nowhere, stall_seconds=_PROBE_SECONDS, output=False) as process:
+            process.finish()
+    except ProcessError as error:
+        return "compress" not in error.tail
+    except LarderError:
+        return False
+    return True

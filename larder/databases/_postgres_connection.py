@@ -1,0 +1,283 @@
+"""PostgreSQL connection strings: read, checked, connected with, and handed on to pg_dump by environment.
+
+libpq itself does the reading, so every shape that psql takes is taken here. What is added: SQLAlchemy's spelling of
+the scheme, the query parameters of Prisma and its like, which libpq rejects, and the socket's folder, which libpq
+looks for where its builder had it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
+
+from larder import secret
+from larder.errors import ConfigurationError, LarderError, RefusedError, UnreachableError
+
+#: Seconds that a server may take to answer, where the connection string does not say.
+CONNECT_TIMEOUT = 10
+
+_SCHEME = re.compile(r"(?:postgres|postgresql)(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
+_KEYWORDS = frozenset(option.keyword.decode() for option in Conninfo.get_defaults())
+_KEYWORD_FORM = re.compile(rf"\s*(?:{'|'.join(sorted(_KEYWORDS))})\s*=")
+
+#: Query parameters that object mappers and poolers write into connection strings, and libpq does not know.
+FOREIGN = frozenset(
+    """
+    binary_parameters charset checkout_timeout connection_lifetime connection_limit default_query_exec_mode driver
+    encoding idle_timeout max_connection_lifetime max_idle_connection_lifetime max_overflow pgbouncer pool pool_max_conns
+    pool_max_conn_idle_time pool_max_conn_lifetime pool_min_conns pool_mode pool_pre_ping pool_recycle pool_size
+    pool_timeout poolsize preparethreshold prepared_statement_cache_size prepared_statements schema search_path
+    serverversion single_use_connections socket_timeout sslaccept sslidentity statement_cache_capacity
+    statement_cache_size statement_timeout supa uselibpqcompat workaround
+    """.split()
+)
+
+#: Where a server's socket may lie: Debian's and Red Hat's folder, then PostgreSQL's own.
+SOCKET_FOLDERS = (Path("/var/run/postgresql"), Path("/tmp"))  # noqa: S108 - that is where it is
+
+#: A dead connection is noticed within about two minutes, where the connection string does not say.
+_KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_count": "6"}
+
+#: Options that pg_dump must not be given: what they stand for has been settled by our own connection.
+_SETTLED = frozenset(
+    """
+    service servicefile host hostaddr port password passfile client_encoding replication
+    target_session_attrs load_balance_hosts
+    """.split()
+)
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+_ENCODE = "percent-encode what is special in the password: @ is %40, / is %2F, : is %3A, # is %23, ? is %3F, % is %25"
+
+_WAIT = re.compile(
+    r"starting up|shutting down|recovery mode|not yet accepting|too many (?:clients|connections)"
+    r"|remaining connection slots|timeout|timed out|refused|temporary failure|no such file|unreachable"
+    r"|no route|closed the connection|reset by peer|could not (?:connect|translate|receive|send)",
+    re.IGNORECASE,
+)
+#: What a server says when it refuses, and the cure.
+_REFUSALS = (
+    (r"password authentication failed", "see that user and password in the connection string are right"),
+    (r"no password supplied", "write the password into the connection string, or into ~/.pgpass"),
+    (r"role .* does not exist", "create the role, or name another user in the connection string"),
+    (r"database .* does not exist", "create the database, or name another one in the connection string"),
+    (
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        "allow this host, user and database in the server's pg_hba.conf",
+    ),
+    (r"not permitted to log in", "ALTER ROLE … LOGIN, or name another user in the connection string"),
+    (r"not currently accepting connections", "ALTER DATABASE … ALLOW_CONNECTIONS true"),
+    (r"permission denied for database", "GRANT CONNECT ON DATABASE … to the role"),
+    (r"does not support SSL|SSL|certificate", "see sslmode and sslrootcert in the connection string"),
+    (r"authentication|SASL|GSSAPI|peer", "see that the server's pg_hba.conf and the connection string agree"),
+    (r"invalid (?:port|integer|connection option|sslmode)|service", "see the connection string"),
+)
+
+
+def recognises(url: str) -> bool:
+    """Whether `url` is a PostgreSQL connection string: a URL, or `host=… dbname=…`."""
+    return bool(_SCHEME.match(url) or _KEYWORD_FORM.match(url))
+
+
+def check_url(url: str) -> str | None:
+    """What is wrong with the connection string, secrets left out; None where it can be used."""
+    try:
+        found = parameters(url)
+    except ConfigurationError as error:
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    for port in filter(None, found.get("port", "").split(",")):
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            return f"its port is not a number from 1 to 65535 ({_ENCODE})"
+    if found.get("sslmode", "prefer") not in _SSL_MODES:
+        return f"its sslmode is not one of: {', '.join(_SSL_MODES)}"
+    if found.get("sslpassword"):
+        return "it has an sslpassword, which pg_dump could be given on its command line only (use a key without one)"
+    return None
+
+
+def parameters(url: str) -> dict[str, str]:
+    """What the connection string says, by libpq's keywords; what only object mappers know is left out.
+
+    Raises `ConfigurationError`, without quoting the string, where libpq would not take it.
+    """
+    cleaned = _without_foreign(url)
+    try:
+        options = Conninfo.parse(cleaned.encode())
+    except (psycopg.Error, ValueError) as error:
+        raise ConfigurationError(*_explain(str(error))) from None
+    found = {option.keyword.decode(): option.val.decode() for option in options if option.val is not None}
+    if (
+        "@" in found.get("dbname", "")
+        and _SCHEME.match(url)
+        and "@" in url.partition("?")[0].rpartition("/")[2]
+    ):
+        raise ConfigurationError("it has more than one @", _ENCODE)
+    for keyword in ("password", "sslpassword"):
+        secret.register(found.get(keyword, ""))
+    return found
+
+
+def _explain(reason: str) -> tuple[str, str]:
+    """What libpq found wrong, without its words: they quote the string."""
+    if "percent-encoded" in reason or "%00" in reason:
+        return "it has a % that is not followed by two hexadecimal digits", _ENCODE
+    if "IPv6" in reason or "]" in reason:
+        return "its IPv6 address is not closed", "write it as postgresql://user@[::1]:5432/name"
+    if "connection option" in reason or "query parameter" in reason:
+        return "it has a parameter that PostgreSQL does not know", "the documentation of libpq lists them"
+    return (
+        "PostgreSQL does not understand it",
+        f"write it as postgresql://user:password@host:5432/name; {_ENCODE}",
+    )
+
+
+def _without_foreign(url: str) -> str:
+    match = _SCHEME.match(url)
+    if match is None:
+        return url
+    rest = url[match.end() :]
+    # As libpq does it: user and password end at the first @ that no / comes before, and may hold a ?.
+    first = re.search(r"[@/]", rest)
+    begin = first.end() if first is not None and first[0] == "@" else 0
+    mark = rest.find("?", begin)
+    if mark < 0:
+        return f"postgresql://{rest}"
+    kept = []
+    for pair in filter(None, rest[mark + 1 :].split("&")):
+        key = unquote(pair.partition("=")[0])
+        if key in _KEYWORDS or key == "ssl":
+            kept.append(pair)
+        elif key.lower() not in FOREIGN:
+            if "@" in rest[mark:]:
+                raise ConfigurationError("it has an @ after a ?", _ENCODE)
+            raise ConfigurationError(
+                f"it has the parameter '{key}', which PostgreSQL does not know", "remove it"
+            )
+    return f"postgresql://{rest[:mark]}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def connect(name: str, url: str) -> psycopg.Connection:
+    """Connect to the database that `url` leads to, which messages call `name`; the connection is in autocommit.
+
+    Raises `UnreachableError` where nothing answers (a later try may fare better), and `RefusedError`.
+    """
+    try:
+        found = parameters(url)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"unable to use the connection string of '{name}': {error.message}", error.hint
+        ) from None
+    given = {
+        **_KEEPALIVES,
+        "application_name": "larder",
+        **found,
+        "client_encoding": "UTF8",
+        **_socket(found),
+    }
+    if "connect_timeout" not in given and not _default("connect_timeout"):
+        given["connect_timeout"] = str(CONNECT_TIMEOUT)
+    try:
+        # Only what libpq knows gets here, and no cursor factory or the like can.
+        connection = psycopg.connect(make_conninfo(**given), autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise refusal(name, address(given), str(error)) from None
+    if connection.pgconn.password:
+        secret.register(connection.pgconn.password.decode(errors="replace"))
+    return connection
+
+
+def _default(keyword: str) -> str:
+    for option in Conninfo.get_defaults():
+        if option.keyword.decode() == keyword:
+            return (option.val or b"").decode()
+    return ""
+
+
+def _socket(found: Mapping[str, str]) -> dict[str, str]:
+    """Where to connect when neither the string nor the environment says it."""
+    if any(found.get(key) or _default(key) for key in ("host", "hostaddr", "service")):
+        return {}
+    port = found.get("port") or _default("port") or "5432"
+    for folder in SOCKET_FOLDERS:
+        if (folder / f".s.PGSQL.{port}").exists():
+            return {"host": str(folder)}
+    return {"host": "localhost"}
+
+
+def address(given: Mapping[str, str]) -> str:
+    """Where a connection string leads, for people: `db.example:5432`."""
+    if given.get("service") and not given.get("host"):
+        return f"service {given['service']}"
+    hosts = (given.get("host") or given.get("hostaddr") or _default("host") or "localhost").split(",")
+    ports = (given.get("port") or _default("port") or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    return ", ".join(f"{_bracketed(host)}:{port}" for host, port in zip(hosts, ports, strict=False))
+
+
+def address_of(connection: psycopg.Connection) -> str:
+    """Where a connection has arrived, for people."""
+    return f"{_bracketed(connection.info.host)}:{connection.info.port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def refusal(name: str, where: str, reason: str) -> LarderError:
+    """The error for a connection that failed with libpq's words `reason`."""
+    line = first_line(reason)
+    hint = next((hint for pattern, hint in _REFUSALS if re.search(pattern, reason)), None)
+    if hint is None or (_WAIT.search(line) and ("," in where or not re.search(r"FATAL|SSL", reason))):
+        return UnreachableError(
+            f"unable to reach database '{name}' at {where}: {line}",
+            "see that the server is up, and that this machine may connect to it",
+        )
+    return RefusedError(f"unable to connect to database '{name}' at {where}: {line}", hint)
+
+
+def first_line(reason: str) -> str:
+    """The point of a libpq message: the server's own words, without the list of attempts around them."""
+    fatal = re.search(r"FATAL:\s+(.+)", reason)
+    if fatal is not None:
+        return fatal[1].strip()
+    line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    return re.sub(r"^connection failed: |^connection to server .*? failed: ", "", line).strip()
+
+
+def child_environment(connection: psycopg.Connection) -> dict[str, str]:
+    """The environment that leads pg_dump to the very server that `connection` has arrived at.
+
+    All secrets travel here and nowhere else. A service file has been read by then, and of several hosts the one
+    that answered is named.
+    """
+    info, found = connection.pgconn, {}
+    for option in info.info:
+        keyword = option.keyword.decode()
+        if option.val is None or keyword in _SETTLED or option.val == option.compiled:
+            continue
+        if option.dispchar == b"*":
+            raise ConfigurationError(
+                f"unable to hand {keyword} to pg_dump, which takes it on its command line only",
+                "use a key without one",
+            )
+        if option.envvar is not None:
+            found[option.envvar.decode()] = option.val.decode()
+    found |= {"PGHOST": info.host.decode(), "PGPORT": info.port.decode(), "PGDATABASE": info.db.decode()}
+    if info.hostaddr and not info.host.startswith(b"/"):
+        found["PGHOSTADDR"] = info.hostaddr.decode()
+    if info.password:
+        found["PGPASSWORD"] = info.password.decode()
+    return found
+
+
+def child_conninfo(connection: psycopg.Connection) -> str:
+    """What no environment variable can say, for pg_dump's `--dbname`: keepalives; nothing secret."""
+    wanted = ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+    given = {option.keyword.decode(): option.val.decode() for option in connection.pgconn.info if option.val}
+    return make_conninfo("", **{keyword: given[keyword] for keyword in wanted if keyword in given})

@@ -1,0 +1,258 @@
+"""pg_dump at work: what it is asked, what it must have said before its dump counts, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import psycopg
+
+from larder.codecs import Codec
+from larder.databases import Piece
+from larder.databases._postgres_client import Client
+from larder.databases._postgres_connection import child_conninfo, child_environment
+from larder.databases._postgres_snapshot import Snapshot
+from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
+from larder.process import Process, ProcessError, StalledError
+from larder.progress import Progress, human_size
+from larder.spool import disk_error
+from larder.streams import Hashed, durable_file, fsync_file, fsync_folder, write_tar
+
+if TYPE_CHECKING:
+    from larder.config import DatabaseSettings
+
+#: How far from the end the end mark may be: newer versions write `\unrestrict` and a key after it.
+_END = 1024
+
+_DATABASE_MARKS = (b"-- PostgreSQL database dump\n", b"\n-- PostgreSQL database dump complete\n")
+_CLUSTER_MARKS = (b"-- PostgreSQL database cluster dump\n", b"\n-- PostgreSQL database cluster dump complete\n")
+
+_ENTRY = re.compile(r"^(\d+); \d+ \d+ (TABLE DATA|BLOBS) ", re.MULTILINE)
+
+#: What pg_dump's errors mean: pattern, class, hint.
+_MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
+    (r"row-level security", RefusedError, "use a role with BYPASSRLS, or exclude the table"),
+    (r"permission denied", RefusedError, "grant SELECT on all tables to {role}, or exclude the table"),
+    (r"server version mismatch", LarderError, "install client programs of the server's version"),
+    (r"No space left on device|Disk quota exceeded", ExhaustedError, ""),
+    (
+        r"conflict with recovery",
+        UnreachableError,
+        "set hot_standby_feedback = on on the standby, or raise its max_standby_streaming_delay",
+    ),
+    (
+        r"server closed the connection|terminating connection|connection to server|could not receive data"
+        r"|SSL SYSCALL|no connection to the server|connection not open|lost synchronization|is shutting down"
+        r"|too many clients|remaining connection slots",
+        UnreachableError,
+        "see the server's log",
+    ),
+    (r"deadlock detected|lock timeout", UnreachableError, "another session holds a lock; see pg_locks"),
+    (r"out of memory|max_locks_per_transaction", LarderError, "raise max_locks_per_transaction on the server"),
+)
+
+
+class Dumper:
+    """Runs pg_dump against one snapshot, into one folder."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: DatabaseSettings,
+        client: Client,
+        connection: psycopg.Connection,
+        snapshot: Snapshot,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._client = client
+        self._role = connection.info.user
+        self._database = connection.info.dbname
+        self._environment = child_environment(connection)
+        self._conninfo = child_conninfo(connection)
+        self._snapshot = snapshot
+        self._folder = folder
+        self._progress = progress
+        #: What the programs warned of.
+        self.warnings: list[str] = []
+
+    def plain(self, codec: Codec) -> Piece:
+        """One SQL script, restorable with psql, written through `codec`."""
+        argv = [*self._argv("pg_dump"), *self._selection(), "--format=plain"]
+        return self._script(argv, f"dump.sql{codec.suffix}", codec, _DATABASE_MARKS, self._progress)
+
+    def globals(self, codec: Codec) -> Piece:
+        """The server's roles and tablespaces, as an SQL script; without passwords where the role may not see them."""
+        argv = [*self._argv("pg_dumpall"), "--globals-only"]
+        path = f"globals.sql{codec.suffix}"
+        try:
+            return self._script(argv, path, codec, _CLUSTER_MARKS, None)
+        except RefusedError:
+            self.warnings.append(f"roles are dumped without their passwords, which role '{self._role}' may not read")
+            return self._script([*argv, "--no-role-passwords"], path, codec, _CLUSTER_MARKS, None)
+
+    def directory(self) -> Piece:
+        """pg_dump's directory format, read with several connections, restorable with pg_restore."""
+        target = self._folder / "dump.dir"
+        argv = [
+            *self._argv("pg_dump"),
+            *self._selection(),
+            "--format=directory",
+            f"--jobs={self._settings.jobs}",
+            f"--compress={self._client.compression()}",
+            f"--file={target}",
+        ]
+        with self._explained(), self._process(argv, target) as process:
+            process.finish()
+            self._note_warnings(process.tail)
+        self._check_directory(target)
+        target.chmod(0o700)
+        for path in target.iterdir():
+            path.chmod(0o600)
+            fsync_file(path)
+        fsync_folder(target)
+        hashed = Hashed()
+        write_tar(target, cast(BinaryIO, hashed))
+        return Piece(target.name, "none", hashed.size, hashed.sha256)
+
+    def _argv(self, program: str) -> list[str]:
+        return [self._client.program(program), "--no-password", f"--dbname={self._conninfo}"]
+
+    def _selection(self) -> list[str]:
+        excluded = [f"--exclude-table={os.fsdecode(found.pattern)}" for found in self._snapshot.excluded]
+        return [f"--snapshot={self._snapshot.id}", *excluded]
+
+    def _process(self, argv: list[str], target: Path | None = None) -> Process:
+        def moved() -> int:
+            assert target is not None  # noqa: S101
+            size = _size_of(target)
+            self._progress.reach(size)
+            return size
+
+        return Process(
+            argv,
+            self._environment,
+            stall_seconds=self._settings.stall_timeout,
+            output=target is None,
+            moved=None if target is None else moved,
+            watch=self._snapshot.check,
+        )
+
+    def _script(
+        self, argv: list[str], path: str, codec: Codec, marks: tuple[bytes, bytes], progress: Progress | None
+    ) -> Piece:
+        tool = Path(argv[0]).name
+        head = tail = b""
+        with self._explained(), durable_file(self._folder / path) as sink, self._process(argv) as process:
+            with codec.writer(sink) as encoded:
+                hashed = Hashed(encoded, progress)
+                for data in process.output():
+                    hashed.write(data)
+                    if len(head) < _END:
+                        head += data[:_END]
+                    tail = data[-_END:] if len(data) >= _END else (tail + data)[-_END:]
+            process.finish()
+            self._note_warnings(process.tail)
+        if marks[0] not in head or marks[1] not in tail:
+            raise IntegrityError(
+                f"unable to dump database '{self._name}': {tool} said that it was done, and its output is not whole "
+                f"({human_size(hashed.size)}, no {'end' if marks[0] in head else 'beginning'})",
+                f"see what {argv[0]} is",
+            )
+        fsync_folder(self._folder)
+        return Piece(path, codec.name, hashed.size, hashed.sha256)
+
+    def _check_directory(self, target: Path) -> None:
+        """See that the table of contents can be read, and that what it names is there."""
+        problem = None
+        toc = target / "toc.dat"
+        if not toc.is_file() or toc.read_bytes()[:5] != b"PGDMP":
+            problem = "its table of contents is missing"
+        else:
+            entries = _ENTRY.findall(self._list(target))
+            sizes = {path.name: path.stat().st_size for path in target.iterdir()}
+            data = {name.partition(".")[0]: size for name, size in sizes.items()}
+            missing = [number for number, kind in entries if kind == "TABLE DATA" and not data.get(number)]
+            if missing:
+                problem = f"the data of {len(missing)} tables is missing"
+            elif any(kind == "BLOBS" for _, kind in entries) and not any(key.startswith("blobs") for key in data):
+                problem = "its large objects are missing"
+        if problem:
+            raise IntegrityError(
+                f"unable to dump database '{self._name}': pg_dump said that it was done, and {problem}",
+                f"see what {self._client.folder / 'pg_dump'} is",
+            )
+
+    def _list(self, target: Path) -> str:
+        argv = [self._client.program("pg_restore"), "--list", str(target)]
+        with self._explained(), Process(argv, stall_seconds=self._settings.stall_timeout) as process:
+            said = b"".join(process.output())
+            process.finish()
+        return said.decode(errors="replace")
+
+    def _note_warnings(self, tail: str) -> None:
+        for line in tail.splitlines():
+            if ": warning: " in line:
+                self.warnings.append(line.strip())
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise what the operator should read, whatever went wrong inside."""
+        try:
+            yield
+        except OSError as error:
+            raise disk_error(error, self._folder) from error
+        except StalledError as error:
+            raise UnreachableError(
+                f"unable to dump database '{self._name}': {error.message.removeprefix('unable to finish ')}",
+                "see what holds locks in the database (pg_stat_activity), or raise stall_timeout",
+            ) from None
+        except ProcessError as error:
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: ProcessError) -> LarderError:
+        line = _point(error)
+        message = f"unable to dump database '{self._name}': {error.tool} {error.how}" + (f": {line}" if line else "")
+        for pattern, kind, hint in _MEANINGS:
+            if re.search(pattern, error.tail):
+                if kind is ExhaustedError:
+                    free = human_size(shutil.disk_usage(self._folder).free)
+                    return ExhaustedError(f"{message} ({free} free in {self._folder})", "free some space there")
+                return kind(message, hint.format(role=f"role '{self._role}'"))
+        if error.code < 0:
+            # Somebody or something ended it: memory ran out, or the machine goes down.
+            return UnreachableError(message, "see the system's log: was it out of memory?")
+        return LarderError(message, f"the whole of what it said: {error.tail.strip()[-500:]}" if line else "")
+
+
+def _point(error: ProcessError) -> str:
+    """The line of a program's messages that says what went wrong."""
+    for line in error.tail.splitlines():
+        match = re.search(r"\b(?:error|fatal): (.+)", line)
+        if match:
+            point = re.sub(r"^(?:query failed|ERROR): +", "", match[1])
+            point = re.sub(r"^ERROR: +", "", point)
+            return point[:1].lower() + point[1:]
+    return error.last_line
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files in `folder`, which may not be there yet, and changes while we look."""
+    size = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    size += entry.stat().st_size
+                except FileNotFoundError:
+                    continue
+    except FileNotFoundError:
+        return 0
+    return size

@@ -1,0 +1,228 @@
+"""One snapshot of a PostgreSQL database: held open for pg_dump to read, and counted meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+
+from larder.errors import LarderError, RefusedError, UnreachableError
+
+#: Seconds that a query may take to end after it was asked to.
+_PATIENCE = 10
+
+#: In the transaction that holds the snapshot nothing may time out: it lasts as long as pg_dump does.
+_QUIET = ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", "lock_timeout = 0", "row_security = off")
+
+#: Everything that pg_dump's --exclude-table can name. Not the system's, not temporary, not an extension's own.
+_RELATIONS = """
+    SELECT c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind = 'r',
+           c.relpersistence = 'u' AND pg_is_in_recovery(),
+           convert_to(format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""')),
+                      getdatabaseencoding()),
+           array(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid AND c.relispartition)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+      AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend d
+                      WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY n.nspname, c.relname
+"""
+
+#: What stays in a dump and leans on what was left out: foreign keys, and views.
+_LEANING = """
+    SELECT format('%%I.%%I', n.nspname, c.relname), format('foreign key %%I', k.conname), k.confrelid
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE k.contype = 'f' AND k.confrelid = ANY (%(gone)s) AND NOT k.conrelid = ANY (%(gone)s)
+    UNION
+    SELECT format('%%I.%%I', n.nspname, c.relname), 'view', d.refobjid
+    FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class c ON c.oid = r.ev_class
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+      AND d.refobjid = ANY (%(gone)s) AND NOT c.oid = ANY (%(gone)s)
+    ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table, view or the like."""
+
+    oid: int
+    schema: str
+    table: str
+    #: As SQL writes it: `public."Order"`.
+    name: str
+    #: Whether it holds rows of its own.
+    is_table: bool
+    #: Unlogged on a standby, where nobody can read it: pg_dump writes it without rows.
+    is_hollow: bool
+    #: A pattern of pg_dump that means this one and nothing else, in the database's encoding.
+    pattern: bytes
+    #: What it is a partition of.
+    parents: list[int]
+
+    def matches(self, pattern: str) -> bool:
+        """Whether it is meant by `schema.table` or `table`, with * and ?, upper and lower case apart."""
+        return fnmatch.fnmatchcase(f"{self.schema}.{self.table}", pattern) or fnmatch.fnmatchcase(self.table, pattern)
+
+
+class Snapshot:
+    """A transaction that sees one moment of the database, for the length of a `with` block.
+
+    The connection is not its own: whoever made it closes it. `name` is what messages call the database.
+    """
+
+    def __init__(self, name: str, connection: psycopg.Connection, exclude: Sequence[str]) -> None:
+        self._name = name
+        self._connection = connection
+        self._exclude = exclude
+        self._counter: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._rows: dict[str, int] = {}
+        self._stop = threading.Event()
+        #: What the operator should know of what was left out.
+        self.warnings: list[str] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except psycopg.Error as error:
+            raise self._unable(error) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._halt()
+        with contextlib.suppress(psycopg.Error):
+            self._connection.rollback()
+
+    def _begin(self) -> None:
+        run = self._connection.execute
+        run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        for setting in _QUIET:
+            run(f"SET LOCAL {setting}")
+        if self._connection.info.server_version >= 170000:
+            run("SET LOCAL transaction_timeout = 0")
+        #: What pg_dump's --snapshot takes.
+        (self.id, self.taken_at) = self._row(
+            "SELECT pg_export_snapshot(),"
+            " to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        )
+        everything = [Relation(*row) for row in run(_RELATIONS).fetchall()]
+        self.excluded = self._resolve(everything)
+        gone = {relation.oid for relation in self.excluded}
+        self.tables = [found for found in everything if found.is_table and found.oid not in gone]
+        self._warn(gone)
+
+    def _row(self, query: str) -> tuple[Any, ...]:
+        row = self._connection.execute(query).fetchone()
+        return row or ()
+
+    def _resolve(self, everything: list[Relation]) -> list[Relation]:
+        gone: set[int] = set()
+        for pattern in self._exclude:
+            matched = {relation.oid for relation in everything if relation.matches(pattern)}
+            if not matched:
+                self.warnings.append(f"the exclude pattern '{pattern}' matches no table")
+            gone |= matched
+        # Without the table that they are part of, partitions could not be attached again.
+        while more := {found.oid for found in everything if found.oid not in gone and gone & set(found.parents)}:
+            gone |= more
+        return [relation for relation in everything if relation.oid in gone]
+
+    def _warn(self, gone: set[int]) -> None:
+        if gone:
+            names = {relation.oid: relation.name for relation in self.excluded}
+            for leaning, how, oid in self._connection.execute(_LEANING, {"gone": list(gone)}).fetchall():
+                self.warnings.append(
+                    f"{leaning} ({how}) needs {names[oid]}, which is left out: a restore will report an error there"
+                )
+        if any(table.is_hollow for table in self.tables):
+            self.warnings.append("unlogged tables are dumped without rows, because this server is a standby")
+        if not self.tables:
+            self.warnings.append("the database holds no table")
+
+    def count(self) -> None:
+        """Begin to count the rows of each table, in a thread."""
+        self._counter = threading.Thread(target=self._count, name=f"count {self._name}", daemon=True)
+        self._counter.start()
+
+    def check(self) -> None:
+        """Raise what has gone wrong with counting, if anything has."""
+        if self._failure is not None:
+            if isinstance(self._failure, psycopg.Error):
+                raise self._unable(self._failure) from None
+            raise self._failure
+
+    def rows(self, stall_seconds: float) -> dict[str, int]:
+        """The rows of each table, waited for; a table may take `stall_seconds`."""
+        assert self._counter is not None, "count() comes first"  # noqa: S101
+        seen, since = len(self._rows), time.monotonic()
+        while self._counter.is_alive():
+            self._counter.join(0.5)
+            if len(self._rows) != seen:
+                seen, since = len(self._rows), time.monotonic()
+            if time.monotonic() - since >= stall_seconds:
+                raise UnreachableError(
+                    f"unable to count the rows of database '{self._name}': no answer for {stall_seconds:g} s",
+                    "row_counts = \"off\" does without",
+                )
+        self.check()
+        return dict(self._rows)
+
+    def _count(self) -> None:
+        try:
+            for table in self.tables:
+                if self._stop.is_set():
+                    return
+                # On a standby there are no rows in what pg_dump writes.
+                self._rows[table.name] = 0 if table.is_hollow else self._rows_of(table)
+        except Exception as error:  # noqa: BLE001 - raised again by check(), in the thread that waits for it
+            self._failure = error
+
+    def _rows_of(self, table: Relation) -> int:
+        query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(table.schema, table.table))
+        row = self._connection.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+    def _halt(self) -> None:
+        """End the thread that counts, whatever it is doing."""
+        self._stop.set()
+        if self._counter is None or not self._counter.is_alive():
+            return
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=_PATIENCE)
+        self._counter.join(_PATIENCE)
+        if self._counter.is_alive():
+            # The server does not answer; without its connection the thread will end.
+            with contextlib.suppress(OSError), socket.socket(fileno=self._connection.pgconn.socket) as plug:
+                plug.shutdown(socket.SHUT_RDWR)
+                plug.detach()
+            self._counter.join(_PATIENCE)
+
+    def _unable(self, error: psycopg.Error) -> LarderError:
+        return trouble(self._name, "unable to read database", error)
+
+
+def trouble(name: str, doing: str, error: psycopg.Error) -> LarderError:
+    """The error for a query that failed: worth another try where the connection was lost or a standby moved on."""
+    reason = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
+    message = f"{doing} '{name}': {reason[:1].lower()}{reason[1:]}"
+    state = error.sqlstate or ""
+    if state == "42501":
+        if "row-level security" in reason:
+            return RefusedError(message, "use a role with BYPASSRLS, or exclude the table")
+        return RefusedError(message, "grant SELECT on all tables to the role, or exclude the table")
+    if state == "40001":
+        return UnreachableError(message, "set hot_standby_feedback = on, or raise max_standby_streaming_delay")
+    if not state or state[:2] in ("08", "53", "57"):
+        return UnreachableError(message, "see the server's log")
+    return LarderError(message, "see the server's log")

@@ -1,0 +1,107 @@
+"""PostgreSQL: pg_dump of the right version reads the snapshot that the fingerprint is counted in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+
+from larder.codecs import Codec
+from larder.databases import Database, Dump, Look, _postgres_client, _postgres_connection
+from larder.databases._postgres_connection import address_of, check_url, connect, recognises
+from larder.databases._postgres_dump import Dumper
+from larder.databases._postgres_snapshot import Snapshot, trouble
+from larder.progress import Progress
+
+__all__ = ["DATABASE", "check_url", "name_in", "recognises"]
+
+
+def name_in(url: str) -> str:
+    """The database's name, or the service's; empty where the connection string tells neither."""
+    found = _postgres_connection.parameters(url)
+    return found.get("dbname") or found.get("service") or ""
+
+
+class PostgresDatabase(Database):
+    """A database on a PostgreSQL server, 13 or newer, standbys included."""
+
+    title = "PostgreSQL"
+
+    def look(self) -> Look:
+        """See the contract. Raises `ConfigurationError` where no pg_dump suits the server."""
+        with self._connected() as connection:
+            version = _version(connection)
+            client = _postgres_client.choose(version, self.settings.postgres_bin)
+            try:
+                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+            except psycopg.Error as error:
+                raise trouble(self.name, "unable to look at database", error) from None
+            where = f"{address_of(connection)}/{connection.info.dbname}"
+            return Look(
+                description=f"PostgreSQL {version} at {where}",
+                server_version=version,
+                tool=str(client),
+                size=int(row[0]) if row else 0,
+                warnings=tuple(_newer(client, version)),
+            )
+
+    def dump(self, folder: Path, codec: Codec, progress: Progress, say: Callable[[str], None]) -> Dump:
+        """See the contract. `format = "directory"` ignores `codec`: pg_dump compresses each file itself."""
+        with self._connected() as connection:
+            say("Detected PostgreSQL database")
+            version = _version(connection)
+            client = _postgres_client.choose(version, self.settings.postgres_bin)
+            say(f"Using {client} for PostgreSQL {version} at {address_of(connection)}")
+            with Snapshot(self.name, connection, self.settings.exclude) as snapshot:
+                say("Backing up PostgreSQL database...")
+                dumper = Dumper(self.name, self.settings, client, connection, snapshot, folder, progress)
+                counted = self.settings.row_counts == "exact"
+                if counted:
+                    snapshot.count()
+                directory = self.settings.format == "directory"
+                content = dumper.directory() if directory else dumper.plain(codec)
+                rows = snapshot.rows(self.settings.stall_timeout) if counted else {}
+                tables = {
+                    table.name: {"rows": rows[table.name]} if counted else {} for table in snapshot.tables
+                }
+            found = dumper.globals(codec) if self.settings.globals else None
+        return Dump(
+            form="folder" if directory else "file",
+            suffix=".dir.tar" if directory else ".sql",
+            content=content,
+            server_version=version,
+            tool=str(client),
+            snapshot_at=snapshot.taken_at,
+            fingerprint={"row_counts": self.settings.row_counts, "tables": tables},
+            globals=found,
+            warnings=[*_newer(client, version), *snapshot.warnings, *dumper.warnings],
+        )
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection]:
+        connection = connect(self.name, self.settings.url.get_secret_value())
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+DATABASE = PostgresDatabase
+
+
+def _version(connection: psycopg.Connection) -> str:
+    """`15.18`: what the server says, without its packager's additions."""
+    said = connection.info.parameter_status("server_version") or "0"
+    return said.split()[0]
+
+
+def _newer(client: _postgres_client.Client, server: str) -> list[str]:
+    major = server.partition(".")[0]
+    if str(client.major) == major:
+        return []
+    return [
+        f"{client} is newer than the server ({server}): restoring may need a server of version {client.major}; "
+        f"with the client programs of version {major} installed, it will not"
+    ]

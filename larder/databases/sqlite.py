@@ -1,0 +1,286 @@
+"""SQLite: a copy by the online backup API, of one moment, while others go on writing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from larder.codecs import Codec
+from larder.databases import Database, Dump, Look, Piece
+from larder.errors import IntegrityError, LarderError, RefusedError, UnreachableError
+from larder.progress import Progress
+from larder.spool import disk_error
+from larder.streams import digest_file, durable_file, fsync_file, fsync_folder
+
+#: Seconds to wait for somebody who holds a lock on the file.
+PATIENCE = 30
+
+#: How much is copied between two reports of progress, in bytes.
+STEP = 16 << 20
+
+_URL = re.compile(r"sqlite(?:\+\w+)?:(?://)?(?P<path>[^?]*)", re.IGNORECASE)
+_FILE = re.compile(r"file:(?P<path>[^?]*)", re.IGNORECASE)
+
+_TOOL = f"sqlite {sqlite3.sqlite_version}"
+
+
+def recognises(url: str) -> bool:
+    """Whether `url` is SQLite's: `sqlite:///…` (SQLAlchemy) or `file:…` (Prisma)."""
+    return bool(re.match(r"sqlite(?:\+\w+)?:|file:", url, re.IGNORECASE))
+
+
+def check_url(url: str) -> str | None:
+    """What is wrong with the connection string; None where it can be used. The file is not looked for."""
+    path = _written(url)
+    if path in ("", "/") or ":memory:" in path or "mode=memory" in url.partition("?")[2]:
+        return "it leads to no file: a database in memory can't be backed up"
+    if "\0" in unquote(path):
+        return "its file name holds a zero byte"
+    return None
+
+
+def name_in(url: str) -> str:
+    """The file's name without its ending."""
+    return Path(unquote(_written(url))).stem
+
+
+def path_in(url: str, base: Path) -> Path:
+    """The file that a connection string leads to; a relative one begins at `base`.
+
+    Neither SQLAlchemy nor Prisma decodes `%20`, and SQLite itself does: the name as written goes first, and the
+    decoded one counts where only that exists.
+    """
+    written = _written(url)
+    literal, decoded = (base / found for found in (written, unquote(written)))
+    return decoded if decoded != literal and decoded.exists() and not literal.exists() else literal
+
+
+def _written(url: str) -> str:
+    match = _URL.match(url)
+    if match is not None:
+        # sqlite:///relative and sqlite:////absolute: the third slash only ends the (empty) host.
+        return match["path"].removeprefix("/")
+    match = _FILE.match(url)
+    path = match["path"] if match else ""
+    if path.startswith("//"):
+        # file:///absolute and file://localhost/absolute
+        path = "/" + path[2:].removeprefix("localhost").lstrip("/")
+    return path
+
+
+class SqliteDatabase(Database):
+    """A SQLite file on this machine."""
+
+    title = "SQLite"
+
+    def look(self) -> Look:
+        """See the contract. Raises `RefusedError` where the file can't be used as it is."""
+        path = self._path()
+        with self._explained(), _reading(path) as source:
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            size = _pragma(source, "page_count") * _pragma(source, "page_size")
+        return Look(
+            description=f"SQLite {path}", server_version=sqlite3.sqlite_version, tool=_TOOL, size=size
+        )
+
+    def dump(
+        self,
+        folder: Path,
+        codec: Codec,  # noqa: ARG002
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> Dump:
+        """See the contract. The copy is a file, which `codec` has no part in.
+
+        One read transaction is held all through: the copy is of one moment. In WAL mode nobody waits for it; in the
+        other modes writers wait until the copy is made.
+        """
+        path = self._path()
+        say("Detected SQLite database")
+        copy = folder / "dump.db"
+        with self._explained():
+            with _reading(path) as source:
+                source.execute("BEGIN")
+                source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                say("Backing up SQLite database...")
+                _copy(source, copy, progress)
+            warnings = self._check(copy)
+            tables = _tables(copy, self.settings.row_counts == "exact")
+        hashed = digest_file(copy)
+        return Dump(
+            form="file",
+            suffix=".db",
+            content=Piece(copy.name, "none", hashed.size, hashed.sha256),
+            server_version=sqlite3.sqlite_version,
+            tool=_TOOL,
+            snapshot_at=taken_at,
+            fingerprint={"row_counts": self.settings.row_counts, "tables": tables},
+            warnings=[*warnings, *([] if tables else ["the database holds no table"])],
+        )
+
+    def _path(self) -> Path:
+        """The file, which is there, can be read, and holds something."""
+        path = path_in(self.settings.url.get_secret_value(), self.settings.base)
+        doing = f"unable to open database '{self.name}' at {path}"
+        try:
+            if path.is_dir():
+                raise RefusedError(f"{doing}: it is a folder", "name the database file in it")
+            with path.open("rb") as file:
+                head = file.read(16)
+        except FileNotFoundError:
+            raise RefusedError(f"{doing}: there is no such file", _nearby(path, self.settings.base)) from None
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise RefusedError(f"{doing}: {reason}", "let the user that Larder runs as read the file") from None
+        if not head:
+            raise RefusedError(
+                f"{doing}: the file is empty (0 bytes)",
+                "nothing has been written to it yet; is it the right file?",
+            )
+        if head != b"SQLite format 3\0":
+            raise RefusedError(f"{doing}: it is not a SQLite database", "is it the right file, or an encrypted one?")
+        return path
+
+    def _check(self, copy: Path) -> list[str]:
+        """See that the copy is whole: its size, and what SQLite says of every page."""
+        with _immutable(copy) as made:
+            expected = _pragma(made, "page_count") * _pragma(made, "page_size")
+            if expected != copy.stat().st_size:
+                raise IntegrityError(
+                    f"unable to dump database '{self.name}': the copy has {copy.stat().st_size} bytes of {expected}",
+                    "see the disk that the spool is on",
+                )
+            try:
+                problem = made.execute("PRAGMA quick_check(1)").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith("no such"):
+                    raise
+                # A function, collation or module of the application's own.
+                return [f"the copy could not be checked wholly: {error}"]
+        if problem != "ok":
+            raise IntegrityError(
+                f"unable to dump database '{self.name}': the database is damaged: {problem.splitlines()[-1]}",
+                "see sqlite3's .recover, and keep the earlier backups",
+            )
+        return []
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._meaning(error) from None
+        except OSError as error:
+            raise disk_error(error, self.state_dir) from error
+
+    def _meaning(self, error: sqlite3.Error) -> LarderError:
+        message = f"unable to dump database '{self.name}': {error}"
+        code = getattr(error, "sqlite_errorname", "")
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return UnreachableError(f"{message} for {PATIENCE} s", "see who writes to it for so long")
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            return RefusedError(
+                message,
+                "open it once with its application or sqlite3, so that what a crash left is put right; "
+                "in WAL mode, the user that Larder runs as has to be able to write to the folder",
+            )
+        if code == "SQLITE_FULL":
+            return disk_error(OSError(28, "No space left on device"), self.state_dir)
+        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return IntegrityError(message, "the database is damaged: see sqlite3's .recover, and keep the earlier backups")
+        return LarderError(message)
+
+
+DATABASE = SqliteDatabase
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(_open(path, f"mode={_mode(path)}")) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        yield connection
+
+
+def _mode(path: Path) -> str:
+    """How to open the file so that nothing is beside it afterwards that was not there before.
+
+    In WAL mode, whoever opens a file first makes -wal and -shm, and only a connection that may write removes them
+    at its end. Left behind by another user than the application's, they would lock the application out.
+    """
+    with path.open("rb") as file:
+        in_wal_mode = file.read(20)[18:] == b"\2\2"
+    quiet = not path.with_name(f"{path.name}-wal").exists()
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return "rw" if in_wal_mode and quiet and writable else "ro"
+
+
+@contextlib.contextmanager
+def _immutable(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file that nobody writes to, without locks, and without anything beside it."""
+    with contextlib.closing(_open(path, "mode=ro&immutable=1")) as connection:
+        yield connection
+
+
+def _open(path: Path, query: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?{query}"
+    return sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
+
+
+def _copy(source: sqlite3.Connection, copy: Path, progress: Progress) -> None:
+    """Copy every page, and have the copy on the disk."""
+    page_size = _pragma(source, "page_size")
+    progress.total = _pragma(source, "page_count") * page_size
+
+    def report(_status: int, remaining: int, total: int) -> None:
+        progress.reach((total - remaining) * page_size)
+
+    with durable_file(copy):
+        pass
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as target:
+        target.execute("PRAGMA synchronous = OFF")
+        target.execute("PRAGMA journal_mode = OFF")
+        source.backup(target, pages=max(1, STEP // page_size), progress=report)
+    fsync_file(copy)
+    fsync_folder(copy.parent)
+
+
+def _pragma(connection: sqlite3.Connection, word: str) -> int:
+    return int(connection.execute(f"PRAGMA {word}").fetchone()[0])
+
+
+def _tables(copy: Path, counted: bool) -> dict[str, dict[str, Any]]:
+    """The ordinary tables, with their rows; not those of SQLite itself, nor those that make up a virtual one."""
+    with _immutable(copy) as made:
+        names = [
+            name
+            for (name,) in made.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+                " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+            )
+        ]
+        if sqlite3.sqlite_version_info >= (3, 37):
+            shadows = {row[1] for row in made.execute("PRAGMA main.table_list") if row[2] == "shadow"}
+            names = [name for name in names if name not in shadows]
+        return {name: {"rows": _rows(made, name)} if counted else {} for name in names}
+
+
+def _rows(connection: sqlite3.Connection, name: str) -> int:
+    quoted = name.replace('"', '""')
+    return int(connection.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 - quoted
+
+
+def _nearby(path: Path, base: Path) -> str:
+    """Prisma's relative paths begin at the folder of its schema, which trips people."""
+    with contextlib.suppress(ValueError):
+        prisma = base / "prisma" / path.relative_to(base)
+        if prisma.is_file():
+            return f"there is {prisma}: write its whole path"
+    return "write the whole path of the file"

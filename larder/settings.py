@@ -1,0 +1,293 @@
+"""What can be configured: the tables and keys of larder.toml, each with its type, its default and what it is for.
+
+`larder.config` reads them. Whole numbers and truth values are strict: `jobs = "4"` and `days = true` are mistakes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from larder import codecs, databases, notifiers, schedule, stores
+from larder.errors import ConfigurationError, NotFoundError
+from larder.problems import nearest
+
+_DURATION = re.compile(r"([0-9]+)\s*([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_DAY = 86400
+
+
+def seconds(value: object) -> object:
+    """`"90s"`, `"10m"`, `"2h"`, `"7d"` as seconds; a number stays one."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("has to be a duration, written as 90s, 10m, 2h or 7d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _path(value: object) -> object:
+    """A path with `~` spelled out. An empty one is a mistake: it would mean the working folder."""
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    if not text.strip() or "\0" in text or value == Path():
+        raise ValueError("is empty, or no path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("starts with ~, and there is no such home folder") from None
+
+
+def _url(value: SecretStr) -> SecretStr:
+    try:
+        problem = databases.check_url(value.get_secret_value())
+    except ConfigurationError as error:
+        problem = f"{error.message} ({error.hint})"
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+def _webhook(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        usable = parts.scheme in {"https", "http"} and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("has to be a webhook's address, https://…")
+    return value
+
+
+@cache
+def _timezones() -> set[str]:
+    """Every time zone. Finding them opens some 600 files, which a thousand databases should not each do."""
+    return available_timezones()
+
+
+#: A schedule is checked by looking for its next time, which can be years ahead; many databases share one.
+_problem_with_schedule = cache(schedule.problem_with)
+
+Whole = Annotated[int, Field(strict=True)]
+YesNo = Annotated[bool, Field(strict=True)]
+Duration = Annotated[Whole, BeforeValidator(seconds)]
+Folder = Annotated[Path, BeforeValidator(_path)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]
+Webhook = Annotated[SecretStr, AfterValidator(_webhook)]
+
+
+class Table(BaseModel):
+    """A table of larder.toml: unknown keys are mistakes, and what was written is never printed.
+
+    Fields with `exclude` are no keys; the reader fills them in.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class RetentionSettings(Table):
+    """How long backups are kept."""
+
+    days: Whole = Field(
+        default=30, ge=1, le=36500, description="a backup older than this many days is deleted"
+    )
+
+
+class DatabaseSettings(Table):
+    """One database to back up."""
+
+    name: str = Field(default="", exclude=True)
+    url: DatabaseUrl = Field(description="connection string: postgresql://…, sqlite:///…, file:…")
+    schedule: str = Field(default="0 2 * * *", description="cron expression: minute hour day month weekday")
+    timezone: str = Field(default="UTC", description="the time zone that the schedule is read in")
+    format: Literal["plain", "directory"] = Field(
+        default="plain", description="PostgreSQL: one SQL stream, or pg_dump's directory with several jobs"
+    )
+    jobs: Whole = Field(default=2, ge=1, le=64, description="connections that a directory dump reads with")
+    compression: str = Field(default="gzip", description="how the artifact is encoded: gzip, zstd or none")
+    stores: tuple[str, ...] = Field(default=(), description="where copies are kept; empty: every store")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    exclude: tuple[str, ...] = Field(
+        default=(), description="PostgreSQL: tables to leave out, as schema.table or table, with * and ?"
+    )
+    row_counts: Literal["exact", "off"] = Field(
+        default="exact", description="whether the rows of each table are counted in the dump's snapshot"
+    )
+    globals: YesNo = Field(
+        default=False, description="PostgreSQL: dump the server's roles and tablespaces beside"
+    )
+    queue: str = Field(
+        default="backup", min_length=1, description="the Celery queue that its dumps are sent to"
+    )
+    stall_timeout: Duration = Field(
+        default=1800,
+        ge=1,
+        le=7 * _DAY,
+        description="a dump in which no byte moves for this long is ended and tried again",
+    )
+    #: Folders to look for pg_dump in, beside PATH and the usual ones.
+    postgres_bin: tuple[Path, ...] = Field(default=(), exclude=True)
+    #: Where relative file names begin.
+    base: Path = Field(default_factory=Path.cwd, exclude=True)
+    #: Folder inside each store; empty when this is the only database and came from DATABASE_URL.
+    folder: str = Field(default="", exclude=True)
+
+    @property
+    def engine(self) -> str:
+        """The engine's word, by the connection string: `postgres`, `sqlite`."""
+        return databases.engine_of(self.url.get_secret_value())
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule(cls, value: str) -> str:
+        problem = _problem_with_schedule(value)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        if value not in _timezones():
+            near = nearest(value, _timezones()) or "Europe/Berlin"
+            raise ValueError(f"there is no such time zone (write it as {near})")
+        return value
+
+    @field_validator("compression")
+    @classmethod
+    def _compression(cls, value: str) -> str:
+        return _one_of(value, codecs.words())
+
+
+class StoreSettings(Table):
+    """One place that keeps artifacts."""
+
+    name: str = Field(default="", exclude=True)
+    type: str = Field(default="local", description="the kind of store: local")
+    path: Folder = Field(description="the folder that artifacts are kept in")
+
+    @field_validator("type")
+    @classmethod
+    def _type(cls, value: str) -> str:
+        return _one_of(value, stores.words())
+
+
+class NotifierSettings(Table):
+    """One place that is told how backups went."""
+
+    name: str = Field(default="", exclude=True)
+    type: str = Field(default="slack", description="the kind of notifier: slack")
+    url: Webhook = Field(description="the webhook's address, which is a secret")
+    on: tuple[Literal["success", "failure"], ...] = Field(
+        default=("success", "failure"), description="what it is told about"
+    )
+
+    @field_validator("type")
+    @classmethod
+    def _type(cls, value: str) -> str:
+        return _one_of(value, notifiers.words())
+
+
+class General(Table):
+    """The keys of larder.toml that stand outside every table."""
+
+    backup_dir: Folder = Field(default=Path("backups"), description="where the local store keeps artifacts")
+    state_dir: Folder | None = Field(
+        default=None, description="ledger, spool and locks; default backup_dir/.larder"
+    )
+    postgres_bin: tuple[Folder, ...] = Field(
+        default=(), description="folders to look for pg_dump in, beside PATH and the usual ones"
+    )
+    spread: Duration = Field(
+        default=0, ge=0, le=_DAY, description="scheduled starts are spread over this time, by name"
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="how workers write their log")
+
+
+class Environment(Table):
+    """The environment variables that Larder reads, in small letters."""
+
+    database_url: SecretStr | None = None
+    backup_dir: Folder | None = None
+    backup_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+    backup_s3_bucket: str | None = None
+    slack_webhook_url: Webhook | None = None
+    redis_url: SecretStr | None = None
+    larder_ledger_url: SecretStr | None = None
+    larder_config: Folder | None = None
+    larder_state_dir: Folder | None = None
+    larder_log_format: Literal["text", "json"] | None = None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        return _starting_with(value, "redis://", "rediss://", "redis+socket://", "sentinel://")
+
+    @field_validator("larder_ledger_url")
+    @classmethod
+    def _ledger(cls, value: SecretStr | None) -> SecretStr | None:
+        return _starting_with(value, "sqlite:///", "postgresql://", "postgres://")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that was configured, checked."""
+
+    backup_dir: Path
+    state_dir: Path
+    ledger_url: SecretStr
+    redis_url: SecretStr | None
+    log_format: str
+    spread: int
+    #: The file that was read, or None.
+    config_file: Path | None
+    databases: Mapping[str, DatabaseSettings] = field(default_factory=dict)
+    stores: Mapping[str, StoreSettings] = field(default_factory=dict)
+    notifiers: Mapping[str, NotifierSettings] = field(default_factory=dict)
+    #: What can be worked with, and may not be what was meant.
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where runs do their work, a folder a run."""
+        return self.state_dir / "spool"
+
+    def database(self, name: str) -> DatabaseSettings:
+        """The database `name`; raises `NotFoundError`, with the nearest name, where there is none."""
+        if name in self.databases:
+            return self.databases[name]
+        if not self.databases:
+            hint = "none is configured: set DATABASE_URL, or write larder.toml"
+        elif near := nearest(name, self.databases):
+            hint = f"did you mean '{near}'?"
+        else:
+            first = list(self.databases)[:10]
+            hint = f"configured are: {', '.join(first)}{' …' if len(first) < len(self.databases) else ''}"
+        raise NotFoundError(f"unable to find database '{name}'", hint)
+
+    def stores_of(self, database: DatabaseSettings) -> list[StoreSettings]:
+        """The stores that keep a database's copies."""
+        return [self.stores[name] for name in database.stores or tuple(self.stores)]
+
+
+def _one_of(value: str, words: list[str]) -> str:
+    if value not in words:
+        raise ValueError(f"there is no '{value}'; use one of: {', '.join(words)}")
+    return value
+
+
+def _starting_with(value: SecretStr | None, *starts: str) -> SecretStr | None:
+    if value is not None and not value.get_secret_value().startswith(starts):
+        raise ValueError(f"has to start with {' or '.join(starts)}")
+    return value
