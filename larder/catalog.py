@@ -15,7 +15,6 @@ from larder.manifest import Manifest
 from larder.naming import MANIFEST_SUFFIX, manifest_name, sidecar_name
 from larder.stores import Store
 
-
 #: Bytes that are read of a manifest at most. One of 100,000 tables has about 8 MB.
 LARGEST_MANIFEST = 1 << 26
 

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-
 #: More than any change of the clocks.
 _CHANGE = timedelta(hours=3)
 

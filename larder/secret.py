@@ -19,14 +19,20 @@ SHORTEST_MASKED = 4
 #: Text between two blanks.
 _WORD = re.compile(r"\S+")
 
-#: `user:password@` in what stands between two blanks. The password may hold `/`, `:` and `@`: it ends at the last `@`.
-_URL = re.compile(r"(?P<head>://[^\s/@:]*:)[^\s]+@")
+#: What stands before a password in a URL.
+_BEFORE_PASSWORD = re.compile(r"://[^/@:]*:")
 
+#: How many blanks may stand around a sign is bounded, so that many blanks do not take the square of their time.
 _KEYWORD = re.compile(
-    r"(?P<head>(?:password|passwd|secret|secret_access_key|api_?key|token)[\"']?\s{0,8}(?:=\s{0,8}|:\s{0,8}(?=[\"'])))"
-    r"(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&]+)"
-    r"|(?P<bearer>\bbearer\s{1,8})[^\s\"',]+",
-    re.IGNORECASE,
+    r"""
+    (?P<head>
+        (?: password | passwd | secret | secret_access_key | api_?key | token ) ["']?
+        (?: \s{0,8} = \s{0,8}  |  \s{0,8} : \s{0,8} (?=["'])  |  \s{1,8} (?=') )
+    )
+    (?: (?P<quote>["']) (?: (?!(?P=quote)) [^\\] | \\. )*+ (?P=quote)  |  [^\s&]+ )
+    | (?P<bearer> \b bearer \s{1,8} ) [^\s"',]+
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
 #: Longest first: a secret may be a part of another.
@@ -35,7 +41,8 @@ _known: tuple[str, ...] = ()
 
 def register(value: str) -> None:
     """Have `value`, and the ways that URLs, JSON and Python spell it, masked by every later `redact`."""
-    global _known  # noqa: PLW0603 - one list for the process; replaced whole, so that no thread sees it half done
+    # Replaced whole, so that no other thread sees it half done.
+    global _known
     spellings = {
         value,
         quote(value, safe=""),
@@ -65,10 +72,13 @@ def redact(text: str) -> str:
 
 
 def _mask_url(word: re.Match[str]) -> str:
-    # Looked at word by word, and only where there is an @: on one long word, the expression alone would begin anew
-    # at each `://`.
-    return _URL.sub(rf"\g<head>{MASK}@", word[0], count=1) if "@" in word[0] else word[0]
+    """The password may hold `/`, `:` and `@`: it ends at the last `@` before a blank."""
+    text = word[0]
+    end = text.rfind("@")
+    head = _BEFORE_PASSWORD.search(text, 0, max(end, 0))
+    return f"{text[: head.end()]}{MASK}{text[end:]}" if head else text
 
 
 def _mask_value(found: re.Match[str]) -> str:
-    return f"{found['head'] or found['bearer']}{MASK}"
+    mark = found["quote"] or ""
+    return f"{found['head'] or found['bearer']}{mark}{MASK}{mark}"

@@ -60,7 +60,7 @@ class Spool:
         folder = self.folder / f"{step}.{attempt}"
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700, parents=True)
+            make_private(folder)
             facts = make(folder)
             with durable_file(folder / _FACTS) as sink:
                 sink.write(TypeAdapter(kind).dump_json(facts))
@@ -137,7 +137,8 @@ def run_folders(spool_dir: Path) -> list[Path]:
 def make_private(folder: Path) -> None:
     """Create `folder` and what is missing above it, readable by nobody else; raises `LarderError`."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in [parent for parent in reversed([folder, *folder.parents]) if not parent.exists()]:
+            missing.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise disk_error(error, folder) from error
 

@@ -7,6 +7,7 @@ worker takes it, a worker takes only what it can start, and what is lost with a 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -90,6 +91,9 @@ def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
     instance.app.amqp.queues.select_add(routing.host_queue(context.host()))
     context.ledger()
 
+
+# Whatever these processes write (beat's schedule, logs) is for their user alone.
+os.umask(0o077)
 
 try:
     app = make_app(context.settings())

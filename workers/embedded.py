@@ -73,7 +73,8 @@ def embedded(settings: Settings, concurrency: int) -> Iterator[Embedded]:
         try:
             yield Embedded(url, worker, log)
         finally:
-            _end_group(worker, signal.SIGTERM)
+            # What it finished is in the ledger, and what it did not has been closed: nothing is left to wait for.
+            _end_group(worker, signal.SIGKILL)
     finally:
         _end_group(server, signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)

@@ -65,8 +65,14 @@ _WAIT = re.compile(
 _REFUSALS = (
     (r"password authentication failed", "see that user and password in the connection string are right"),
     (r"no password supplied", "write the password into the connection string, or into ~/.pgpass"),
-    (r"role .* does not exist", "create the role, or name another user in the connection string"),
-    (r"database .* does not exist", "create the database, or name another one in the connection string"),
+    (
+        r"role .* does not exist|no such user",
+        "create the role, or name another user in the connection string",
+    ),
+    (
+        r"database .* does not exist|no such database",
+        "create the database, or name another one in the connection string",
+    ),
     (
         r"no pg_hba\.conf entry|pg_hba\.conf rejects",
         "allow this host, user and database in the server's pg_hba.conf",
@@ -76,7 +82,8 @@ _REFUSALS = (
     (r"permission denied for database", "GRANT CONNECT ON DATABASE … to the role"),
     (r"does not support SSL|SSL|certificate", "see sslmode and sslrootcert in the connection string"),
     (r"authentication|SASL|GSSAPI|peer", "see that the server's pg_hba.conf and the connection string agree"),
-    (r"invalid (?:port|integer|connection option|sslmode)|service", "see the connection string"),
+    (r"definition of service|service file", "see the service in ~/.pg_service.conf, or PGSERVICEFILE"),
+    (r"invalid .*(?:port|integer|value|option)", "see the connection string"),
 )
 
 
@@ -231,23 +238,28 @@ def _bracketed(host: str) -> str:
 
 def refusal(name: str, where: str, reason: str) -> LarderError:
     """The error for a connection that failed with libpq's words `reason`."""
-    line = first_line(reason)
-    hint = next((hint for pattern, hint in _REFUSALS if re.search(pattern, reason)), None)
-    if hint is None or (_WAIT.search(line) and ("," in where or not re.search(r"FATAL|SSL", reason))):
+    fatal = re.findall(r"FATAL:\s+(.+)", reason)
+    refused = [line for line in fatal if not _WAIT.search(line)]
+    # Of several hosts, one that is down may be the one that would have let us in.
+    waiting = ("," in where or not refused) and _WAIT.search(reason)
+    hint = next((hint for pattern, hint in _REFUSALS if re.search(pattern, " ".join(refused) or reason)), "")
+    if waiting or not (refused or hint):
         return UnreachableError(
-            f"unable to reach database '{name}' at {where}: {line}",
+            f"unable to reach database '{name}' at {where}: {_first_line(fatal, reason)}",
             "see that the server is up, and that this machine may connect to it",
         )
-    return RefusedError(f"unable to connect to database '{name}' at {where}: {line}", hint)
+    return RefusedError(
+        f"unable to connect to database '{name}' at {where}: {_first_line(refused, reason)}", hint
+    )
 
 
-def first_line(reason: str) -> str:
+def _first_line(fatal: list[str], reason: str) -> str:
     """The point of a libpq message: the server's own words, without the list of attempts around them."""
-    fatal = re.search(r"FATAL:\s+(.+)", reason)
-    if fatal is not None:
-        return fatal[1].strip()
+    if fatal:
+        return fatal[0].strip()
     line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
-    return re.sub(r"^connection failed: |^connection to server .*? failed: ", "", line).strip()
+    line = re.sub(r"^connection failed: |connection to server .*? failed: ", "", line).strip()
+    return line[:1].lower() + line[1:]
 
 
 def child_environment(connection: psycopg.Connection) -> dict[str, str]:

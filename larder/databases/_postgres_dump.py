@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 _END = 1024
 
 _DATABASE_MARKS = (b"-- PostgreSQL database dump\n", b"\n-- PostgreSQL database dump complete\n")
-_CLUSTER_MARKS = (b"-- PostgreSQL database cluster dump\n", b"\n-- PostgreSQL database cluster dump complete\n")
+_CLUSTER_MARKS = (
+    b"-- PostgreSQL database cluster dump\n",
+    b"\n-- PostgreSQL database cluster dump complete\n",
+)
 
-_ENTRY = re.compile(r"^(\d+); \d+ \d+ (TABLE DATA|BLOBS) ", re.MULTILINE)
+#: A table's rows in what `pg_restore --list` says, with the number that its file is named after.
+_ENTRY = re.compile(r"^(\d+); \d+ \d+ TABLE DATA ", re.MULTILINE)
 
 #: What pg_dump's errors mean: pattern, class, hint.
 _MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
@@ -53,7 +57,11 @@ _MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
         "see the server's log",
     ),
     (r"deadlock detected|lock timeout", UnreachableError, "another session holds a lock; see pg_locks"),
-    (r"out of memory|max_locks_per_transaction", LarderError, "raise max_locks_per_transaction on the server"),
+    (
+        r"out of memory|max_locks_per_transaction",
+        LarderError,
+        "raise max_locks_per_transaction on the server",
+    ),
 )
 
 
@@ -95,7 +103,9 @@ class Dumper:
         try:
             return self._script(argv, path, codec, _CLUSTER_MARKS, None)
         except RefusedError:
-            self.warnings.append(f"roles are dumped without their passwords, which role '{self._role}' may not read")
+            self.warnings.append(
+                f"roles are dumped without their passwords, which role '{self._role}' may not read"
+            )
             return self._script([*argv, "--no-role-passwords"], path, codec, _CLUSTER_MARKS, None)
 
     def directory(self) -> Piece:
@@ -109,10 +119,15 @@ class Dumper:
             f"--compress={self._client.compression()}",
             f"--file={target}",
         ]
-        with self._explained(), self._process(argv, target) as process:
-            process.finish()
-            self._note_warnings(process.tail)
-        self._check_directory(target)
+        with self._explained():
+            with self._process(argv, target) as process:
+                process.finish()
+                self._note_warnings(process.tail)
+            self._check_directory(target)
+            return self._kept(target)
+
+    def _kept(self, target: Path) -> Piece:
+        """Have a directory on the disk, for nobody else to read, and say what its tar will be."""
         target.chmod(0o700)
         for path in target.iterdir():
             path.chmod(0o600)
@@ -170,32 +185,37 @@ class Dumper:
         return Piece(path, codec.name, hashed.size, hashed.sha256)
 
     def _check_directory(self, target: Path) -> None:
-        """See that the table of contents can be read, and that what it names is there."""
-        problem = None
-        toc = target / "toc.dat"
-        if not toc.is_file() or toc.read_bytes()[:5] != b"PGDMP":
-            problem = "its table of contents is missing"
+        """Read all of it back with pg_restore, and see that no file which it names is missing or empty."""
+        entries = _ENTRY.findall(self._restored("--list", target).decode(errors="replace"))
+        sizes = {path.name.partition(".")[0]: path.stat().st_size for path in target.iterdir()}
+        missing = [number for number in entries if not sizes.get(number)]
+        if missing:
+            problem = f"the data of {len(missing)} tables is missing"
+        elif _DATABASE_MARKS[1] not in self._restored("--file=-", target):
+            problem = "pg_restore finds no end in it"
         else:
-            entries = _ENTRY.findall(self._list(target))
-            sizes = {path.name: path.stat().st_size for path in target.iterdir()}
-            data = {name.partition(".")[0]: size for name, size in sizes.items()}
-            missing = [number for number, kind in entries if kind == "TABLE DATA" and not data.get(number)]
-            if missing:
-                problem = f"the data of {len(missing)} tables is missing"
-            elif any(kind == "BLOBS" for _, kind in entries) and not any(key.startswith("blobs") for key in data):
-                problem = "its large objects are missing"
-        if problem:
-            raise IntegrityError(
-                f"unable to dump database '{self._name}': pg_dump said that it was done, and {problem}",
-                f"see what {self._client.folder / 'pg_dump'} is",
-            )
+            return
+        raise IntegrityError(
+            f"unable to dump database '{self._name}': pg_dump said that it was done, and {problem}",
+            f"see what {self._client.folder / 'pg_dump'} is",
+        )
 
-    def _list(self, target: Path) -> str:
-        argv = [self._client.program("pg_restore"), "--list", str(target)]
-        with self._explained(), Process(argv, stall_seconds=self._settings.stall_timeout) as process:
-            said = b"".join(process.output())
-            process.finish()
-        return said.decode(errors="replace")
+    def _restored(self, how: str, target: Path) -> bytes:
+        """What pg_restore makes of a directory: all of a list, the end of a script."""
+        argv = [self._client.program("pg_restore"), how, str(target)]
+        said = b""
+        try:
+            with Process(argv, stall_seconds=self._settings.stall_timeout) as process:
+                for data in process.output():
+                    said = said + data if how == "--list" else (said[-_END:] + data)[-_END:]
+                process.finish()
+        except ProcessError as error:
+            raise IntegrityError(
+                f"unable to dump database '{self._name}': pg_dump said that it was done, and pg_restore can't read"
+                f" the dump: {_point(error)}",
+                "see the disk that the spool is on",
+            ) from None
+        return said
 
     def _note_warnings(self, tail: str) -> None:
         for line in tail.splitlines():
@@ -219,12 +239,16 @@ class Dumper:
 
     def _meaning(self, error: ProcessError) -> LarderError:
         line = _point(error)
-        message = f"unable to dump database '{self._name}': {error.tool} {error.how}" + (f": {line}" if line else "")
+        message = f"unable to dump database '{self._name}': {error.tool} {error.how}" + (
+            f": {line}" if line else ""
+        )
         for pattern, kind, hint in _MEANINGS:
             if re.search(pattern, error.tail):
                 if kind is ExhaustedError:
                     free = human_size(shutil.disk_usage(self._folder).free)
-                    return ExhaustedError(f"{message} ({free} free in {self._folder})", "free some space there")
+                    return ExhaustedError(
+                        f"{message} ({free} free in {self._folder})", "free some space there"
+                    )
                 return kind(message, hint.format(role=f"role '{self._role}'"))
         if error.code < 0:
             # Somebody or something ended it: memory ran out, or the machine goes down.

@@ -20,7 +20,12 @@ from larder.errors import LarderError, RefusedError, UnreachableError
 _PATIENCE = 10
 
 #: In the transaction that holds the snapshot nothing may time out: it lasts as long as pg_dump does.
-_QUIET = ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", "lock_timeout = 0", "row_security = off")
+_QUIET = (
+    "statement_timeout = 0",
+    "idle_in_transaction_session_timeout = 0",
+    "lock_timeout = 0",
+    "row_security = off",
+)
 
 #: Everything that pg_dump's --exclude-table can name. Not the system's, not temporary, not an extension's own.
 _RELATIONS = """
@@ -28,7 +33,9 @@ _RELATIONS = """
            c.relpersistence = 'u' AND pg_is_in_recovery(),
            convert_to(format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""')),
                       getdatabaseencoding()),
-           array(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid AND c.relispartition)
+           array(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid AND c.relispartition),
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+               AND NOT row_security_active(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -69,10 +76,14 @@ class Relation:
     pattern: bytes
     #: What it is a partition of.
     parents: list[int]
+    #: Whether this role may read all of it.
+    is_readable: bool
 
     def matches(self, pattern: str) -> bool:
         """Whether it is meant by `schema.table` or `table`, with * and ?, upper and lower case apart."""
-        return fnmatch.fnmatchcase(f"{self.schema}.{self.table}", pattern) or fnmatch.fnmatchcase(self.table, pattern)
+        return fnmatch.fnmatchcase(f"{self.schema}.{self.table}", pattern) or fnmatch.fnmatchcase(
+            self.table, pattern
+        )
 
 
 class Snapshot:
@@ -123,8 +134,7 @@ class Snapshot:
         self._warn(gone)
 
     def _row(self, query: str) -> tuple[Any, ...]:
-        row = self._connection.execute(query).fetchone()
-        return row or ()
+        return self._connection.execute(query).fetchone() or ()
 
     def _resolve(self, everything: list[Relation]) -> list[Relation]:
         gone: set[int] = set()
@@ -134,7 +144,9 @@ class Snapshot:
                 self.warnings.append(f"the exclude pattern '{pattern}' matches no table")
             gone |= matched
         # Without the table that they are part of, partitions could not be attached again.
-        while more := {found.oid for found in everything if found.oid not in gone and gone & set(found.parents)}:
+        while more := {
+            found.oid for found in everything if found.oid not in gone and gone & set(found.parents)
+        }:
             gone |= more
         return [relation for relation in everything if relation.oid in gone]
 
@@ -149,6 +161,20 @@ class Snapshot:
             self.warnings.append("unlogged tables are dumped without rows, because this server is a standby")
         if not self.tables:
             self.warnings.append("the database holds no table")
+
+    def size_and_clock(self) -> tuple[int, float]:
+        """Bytes of the database, and the server's clock in seconds since 1970."""
+        try:
+            size, clock = self._row(
+                "SELECT pg_database_size(current_database()), extract(epoch FROM clock_timestamp())::float8"
+            )
+        except psycopg.Error as error:
+            raise self._unable(error) from None
+        return int(size), float(clock)
+
+    def unreadable(self) -> list[str]:
+        """The tables that this role may not read wholly, which pg_dump will stop at."""
+        return [table.name for table in self.tables if not table.is_readable]
 
     def count(self) -> None:
         """Begin to count the rows of each table, in a thread."""
@@ -173,7 +199,7 @@ class Snapshot:
             if time.monotonic() - since >= stall_seconds:
                 raise UnreachableError(
                     f"unable to count the rows of database '{self._name}': no answer for {stall_seconds:g} s",
-                    "row_counts = \"off\" does without",
+                    'row_counts = "off" does without',
                 )
         self.check()
         return dict(self._rows)
@@ -209,7 +235,7 @@ class Snapshot:
             self._counter.join(_PATIENCE)
 
     def _unable(self, error: psycopg.Error) -> LarderError:
-        return trouble(self._name, "unable to read database", error)
+        return trouble(self._name, "unable to dump database", error)
 
 
 def trouble(name: str, doing: str, error: psycopg.Error) -> LarderError:
@@ -222,7 +248,9 @@ def trouble(name: str, doing: str, error: psycopg.Error) -> LarderError:
             return RefusedError(message, "use a role with BYPASSRLS, or exclude the table")
         return RefusedError(message, "grant SELECT on all tables to the role, or exclude the table")
     if state == "40001":
-        return UnreachableError(message, "set hot_standby_feedback = on, or raise max_standby_streaming_delay")
+        return UnreachableError(
+            message, "set hot_standby_feedback = on, or raise max_standby_streaming_delay"
+        )
     if not state or state[:2] in ("08", "53", "57"):
         return UnreachableError(message, "see the server's log")
     return LarderError(message, "see the server's log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from larder.codecs import Codec
 from larder.databases import Database, Dump, Look, _postgres_client, _postgres_connection
 from larder.databases._postgres_connection import address_of, check_url, connect, recognises
 from larder.databases._postgres_dump import Dumper
-from larder.databases._postgres_snapshot import Snapshot, trouble
+from larder.databases._postgres_snapshot import Snapshot
 from larder.progress import Progress
 
 __all__ = ["DATABASE", "check_url", "name_in", "recognises"]
@@ -34,17 +35,18 @@ class PostgresDatabase(Database):
         with self._connected() as connection:
             version = _version(connection)
             client = _postgres_client.choose(version, self.settings.postgres_bin)
-            try:
-                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
-            except psycopg.Error as error:
-                raise trouble(self.name, "unable to look at database", error) from None
-            where = f"{address_of(connection)}/{connection.info.dbname}"
+            with Snapshot(self.name, connection, self.settings.exclude) as snapshot:
+                began = time.time()
+                size, clock = snapshot.size_and_clock()
+                now = (began + time.time()) / 2
+                warnings = [*_newer(client, version), *snapshot.warnings, *self._unreadable(snapshot)]
             return Look(
-                description=f"PostgreSQL {version} at {where}",
+                description=f"PostgreSQL {version} at {address_of(connection)}/{connection.info.dbname}",
                 server_version=version,
                 tool=str(client),
-                size=int(row[0]) if row else 0,
-                warnings=tuple(_newer(client, version)),
+                size=size,
+                warnings=tuple(warnings),
+                clock_difference=clock - now,
             )
 
     def dump(self, folder: Path, codec: Codec, progress: Progress, say: Callable[[str], None]) -> Dump:
@@ -78,6 +80,13 @@ class PostgresDatabase(Database):
             globals=found,
             warnings=[*_newer(client, version), *snapshot.warnings, *dumper.warnings],
         )
+
+    def _unreadable(self, snapshot: Snapshot) -> list[str]:
+        found = snapshot.unreadable()
+        if not found:
+            return []
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return [f"this role may not read {', '.join(found[:3])}{more}: grant SELECT on them, or exclude them"]
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:

@@ -139,14 +139,18 @@ class SqliteDatabase(Database):
             raise RefusedError(f"{doing}: there is no such file", _nearby(path, self.settings.base)) from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise RefusedError(f"{doing}: {reason}", "let the user that Larder runs as read the file") from None
+            raise RefusedError(
+                f"{doing}: {reason}", "let the user that Larder runs as read the file"
+            ) from None
         if not head:
             raise RefusedError(
                 f"{doing}: the file is empty (0 bytes)",
                 "nothing has been written to it yet; is it the right file?",
             )
         if head != b"SQLite format 3\0":
-            raise RefusedError(f"{doing}: it is not a SQLite database", "is it the right file, or an encrypted one?")
+            raise RefusedError(
+                f"{doing}: it is not a SQLite database", "is it the right file, or an encrypted one?"
+            )
         return path
 
     def _check(self, copy: Path) -> list[str]:
@@ -195,7 +199,9 @@ class SqliteDatabase(Database):
         if code == "SQLITE_FULL":
             return disk_error(OSError(28, "No space left on device"), self.state_dir)
         if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return IntegrityError(message, "the database is damaged: see sqlite3's .recover, and keep the earlier backups")
+            return IntegrityError(
+                message, "the database is damaged: see sqlite3's .recover, and keep the earlier backups"
+            )
         return LarderError(message)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from larder.errors import UnreachableError
+from larder.spool import make_private
 
 #: The newest revision in `migrations/versions`; a test holds the two together.
 HEAD = "0001"
@@ -47,7 +48,7 @@ def _sqlite(url: str) -> sa.Engine:
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
     path = engine.url.database
     if path:
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(Path(path).parent)
         # SQLite gives its -wal and -shm files the mode of the database itself.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -106,11 +107,12 @@ def _migration_lock(engine: sa.Engine) -> Iterator[None]:
             finally:
                 connection.execute(sa.select(sa.func.pg_advisory_unlock(_ADVISORY_LOCK)))
         return
-    path = engine.url.database
-    with open(f"{path}.lock", "w") if path else nullcontext() as lock:  # noqa: PTH123
-        if lock is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    descriptor = os.open(f"{engine.url.database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _first_line(error: sa.exc.DBAPIError) -> str:

@@ -69,9 +69,12 @@ def test_a_process_error_can_be_rebuilt_from_its_arguments() -> None:
 
 def test_standard_error_is_masked() -> None:
     secret.register("hidden-in-here")
-    with Process(
-        python("import sys; sys.exit('oh hidden-in-here no')"), stall_seconds=LONG, output=False
-    ) as run, pytest.raises(ProcessError) as caught:
+    with (
+        Process(
+            python("import sys; sys.exit('oh hidden-in-here no')"), stall_seconds=LONG, output=False
+        ) as run,
+        pytest.raises(ProcessError) as caught,
+    ):
         run.finish()
     assert "hidden-in-here" not in str(caught.value)
     assert "oh **** no" in caught.value.tail
