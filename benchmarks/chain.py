@@ -28,7 +28,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.servers import Cluster, postgres_installs
+from tests.servers import Cluster, started
 
 #: What the chain has to keep to: parts of the script's time and of the raw size, and bytes.
 TARGETS = {"time": 0.70, "spool": 0.30, "memory": 200e6}
@@ -55,11 +55,11 @@ def main() -> int:
     """Run every round, print the figures, and compare them with the targets."""
     arguments = _arguments()
     folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
-    folder.chmod(0o755)
+    cluster = started(arguments.postgres)
     try:
-        with Cluster(postgres_installs()[arguments.postgres], folder / "cluster") as cluster:
-            return _measure(cluster, folder, arguments)
+        return _measure(cluster, folder, arguments)
     finally:
+        cluster.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -73,8 +73,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(cluster: Any, folder: Path, arguments: argparse.Namespace) -> int:
-    cluster.create_database("bench")
+def _measure(cluster: Cluster, folder: Path, arguments: argparse.Namespace) -> int:
+    cluster.createdb("bench")
     _pgbench(cluster, arguments.scale)
     script: list[float] = []
     chain: list[dict[str, Any]] = []
@@ -104,20 +104,20 @@ def _verdict(script: list[float], chain: list[dict[str, Any]], peaks: list[Peaks
     return 0 if all(found[name] <= target for name, target in TARGETS.items()) else 1
 
 
-def _pgbench(cluster: Any, scale: int) -> None:
+def _pgbench(cluster: Cluster, scale: int) -> None:
     command = [cluster.bin / "pgbench", "--initialize", "--quiet", "--scale", str(scale), "bench"]
-    subprocess.run(command, env=cluster.environment, check=True, capture_output=True)
-    subprocess.run([cluster.bin / "vacuumdb", "--analyze", "bench"], env=cluster.environment, check=True,
+    subprocess.run(command, env=cluster.environment("bench"), check=True, capture_output=True)
+    subprocess.run([cluster.bin / "vacuumdb", "--analyze", "bench"], env=cluster.environment("bench"), check=True,
                    capture_output=True)  # fmt: skip
 
 
-def _script(cluster: Any, folder: Path) -> float:
+def _script(cluster: Cluster, folder: Path) -> float:
     """The user's script, its pipe made without a shell; gives its seconds."""
     artifact = folder / "script.sql.gz"
     began = time.monotonic()
     with artifact.open("wb") as sink:
         dump = subprocess.Popen(
-            [cluster.bin / "pg_dump", "bench"], env=cluster.environment, stdout=subprocess.PIPE
+            [cluster.bin / "pg_dump", "bench"], env=cluster.environment("bench"), stdout=subprocess.PIPE
         )
         subprocess.run(["gzip"], stdin=dump.stdout, stdout=sink, check=True)
         assert dump.wait() == 0
@@ -125,7 +125,7 @@ def _script(cluster: Any, folder: Path) -> float:
     return time.monotonic() - began
 
 
-def _larder(cluster: Any, folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Peaks]:
+def _larder(cluster: Cluster, folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], Peaks]:
     folder.mkdir()
     (folder / "larder.toml").write_text(
         f'postgres_bin = ["{cluster.bin}"]\n'

@@ -123,6 +123,7 @@ class Dumper:
             with self._process(argv, target) as process:
                 process.finish()
                 self._note_warnings(process.tail)
+            self._progress.reach(_size_of(target))
             self._check_directory(target)
             return self._kept(target)
 

@@ -70,6 +70,8 @@ class Local(Store):
         """
         path = self._path(key)
         with self._told(f"unable to keep {path}"):
+            if not source.is_file():
+                raise LarderError(f"unable to keep {path}: {source} is not there", "start a new backup")
             _make_folder(path.parent)
             _sweep(path.parent)
             size = source.stat().st_size

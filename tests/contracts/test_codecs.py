@@ -189,9 +189,9 @@ def test_a_flipped_bit_never_gives_other_content(made: Codec) -> None:
             harmless.append(bit // 8)
         except IntegrityError:
             pass
-    # A time, a system's name, the size of a window, a last byte's unused bits: they say nothing of the content.
+    # A time, a system's name, the size of a window, the bits that fill up a byte: they say nothing of the content.
     assert len(harmless) <= 80
-    assert len([byte for byte in harmless if byte >= 10]) <= 7
+    assert len([byte for byte in harmless if byte >= 10]) <= 14
 
 
 @encoding
@@ -224,12 +224,10 @@ def test_a_second_stream_is_damage(made: Codec) -> None:
 @settings(deadline=None, max_examples=100)
 @given(data=st.binary(max_size=300), prefix=st.integers(0, 12))
 def test_anything_else_is_damage(made: Codec, data: bytes, prefix: int) -> None:
-    start = encoded(made, b"content")
-    if not (start[prefix:]).startswith(data) and not data.startswith(start[prefix:]):
-        try:
-            assert decoded(made, start[:prefix] + data) == b"content"
-        except IntegrityError:
-            pass
+    try:
+        assert decoded(made, encoded(made, b"content")[:prefix] + data) == b"content"
+    except IntegrityError:
+        pass
 
 
 class Failing(io.RawIOBase):

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 import larder
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("runtime", "dev")
+LOCKS = ("runtime", "dev", "redis")
 #: One requirement of a lock, with its lines.
 ENTRY = re.compile(
     r"^(?P<requirement>[^#\s].*?)(?P<hashes>(?: \\\n {4}--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
@@ -144,13 +144,11 @@ def test_the_development_lock_holds_the_runtimes_packages_in_the_same_versions()
 
 def test_the_locks_are_up_to_date_with_the_requirements(project: dict[str, Any]) -> None:
     about, groups = project["project"], project["dependency-groups"]
-    texts = [
-        *about["dependencies"],
-        *(text for extra in about["optional-dependencies"].values() for text in extra),
-    ]
-    runtime = [*texts, *groups["build"], *project["build-system"]["requires"]]
+    extras = about["optional-dependencies"]
+    assert extras["embedded"] == groups["redis"]
+    runtime = [*about["dependencies"], *extras["flower"], *groups["build"], *project["build-system"]["requires"]]
     development = [*runtime, *(text for text in groups["dev"] if isinstance(text, str))]
-    for lock, wanted in (("runtime", runtime), ("dev", development)):
+    for lock, wanted in (("runtime", runtime), ("dev", development), ("redis", extras["embedded"])):
         locked = entries(lock)
         for requirement in map(Requirement, wanted):
             [pin] = locked[canonicalize_name(requirement.name)][0].specifier

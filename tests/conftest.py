@@ -1,0 +1,23 @@
+"""What tests share: database servers, started once a session when somebody first asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Cluster, Clusters, postgres_installs
+
+
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[Clusters]:
+    """PostgreSQL servers by major version: `clusters.get(16)`."""
+    found = Clusters()
+    yield found
+    found.remove()
+
+
+@pytest.fixture(scope="session", params=list(postgres_installs()), ids=lambda version: f"postgres{version}")
+def postgres(request: pytest.FixtureRequest, clusters: Clusters) -> Cluster:
+    """A PostgreSQL server, of each version that this machine has."""
+    return clusters.get(request.param)
