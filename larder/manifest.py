@@ -37,7 +37,7 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 def _moment(text: str) -> str:
     try:
-        known = datetime.strptime(text, _TIME).replace(tzinfo=UTC).strftime(_TIME) == text
+        known = datetime.fromisoformat(text).strftime(_TIME) == text
     except ValueError:
         known = False
     if not known:

@@ -70,6 +70,6 @@ def parse_backup_id(text: str) -> tuple[str, str]:
 
 def _is_stamp(text: str) -> bool:
     try:
-        return text == LATEST or datetime.strptime(text, _STAMP).replace(tzinfo=UTC) is not None
+        return text == LATEST or bool(datetime.fromisoformat(text.replace("_", "T")))
     except ValueError:
         return False

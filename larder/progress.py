@@ -101,7 +101,7 @@ def human_seconds(seconds: float) -> str:
 def short_size(size: float) -> str:
     """`45M` for 47_185_920: binary units without a space, as `du -h` and the log lines write them."""
     for unit in ("B", "K", "M", "G"):
-        if size < 1024:
-            return f"{size:.1f}{unit}" if unit != "B" and size < 10 else f"{size:.0f}{unit}"
+        if round(size) < 1024:
+            return f"{size:.1f}{unit}" if unit != "B" and round(size, 1) < 10 else f"{size:.0f}{unit}"
         size /= 1024
     return f"{size:.1f}T"

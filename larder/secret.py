@@ -35,14 +35,14 @@ _KEYWORD = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
-#: Longest first: a secret may be a part of another.
-_known: tuple[str, ...] = ()
+_known: set[str] = set()
+
+#: The same, longest first, since a secret may be a part of another; sorted again once there are more.
+_ordered: tuple[str, ...] = ()
 
 
 def register(value: str) -> None:
     """Have `value`, and the ways that URLs, JSON and Python spell it, masked by every later `redact`."""
-    # Replaced whole, so that no other thread sees it half done.
-    global _known
     spellings = {
         value,
         quote(value, safe=""),
@@ -53,8 +53,7 @@ def register(value: str) -> None:
         json.dumps(value, ensure_ascii=False)[1:-1],
         repr(value)[1:-1],
     }
-    found = {spelling for spelling in spellings if len(spelling) >= SHORTEST_MASKED}
-    _known = tuple(sorted(found.union(_known), key=lambda known: (-len(known), known)))
+    _known.update(spelling for spelling in spellings if len(spelling) >= SHORTEST_MASKED)
 
 
 def redact(text: str) -> str:
@@ -63,12 +62,20 @@ def redact(text: str) -> str:
     That is: the password in a URL, and the value of `password=`, `token=` and their like. Takes time in proportion
     to the text, whatever is in it.
     """
-    for secret in _known:
+    for secret in _in_order():
         if secret in text:
             text = text.replace(secret, MASK)
     if "://" in text:
         text = _WORD.sub(_mask_url, text)
     return _KEYWORD.sub(_mask_value, text)
+
+
+def _in_order() -> tuple[str, ...]:
+    # Sorted when it is first needed: a thousand databases register a thousand passwords before anything is printed.
+    global _ordered
+    if len(_ordered) != len(_known):
+        _ordered = tuple(sorted(_known.copy(), key=lambda known: (-len(known), known)))
+    return _ordered
 
 
 def _mask_url(word: re.Match[str]) -> str:

@@ -70,6 +70,9 @@ class ReadAhead(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self.closed:
+            # What was stopped on the way would seem to have ended.
+            raise ValueError("unable to read: the file is closed")
         if not self._rest:
             self._rest = memoryview(self._line.take())
         count = min(len(buffer), len(self._rest))

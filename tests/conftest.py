@@ -21,3 +21,11 @@ def clusters() -> Iterator[Clusters]:
 def postgres(request: pytest.FixtureRequest, clusters: Clusters) -> Cluster:
     """A PostgreSQL server, of each version that this machine has."""
     return clusters.get(request.param)
+
+
+@pytest.fixture
+def empty_postgres_database(clusters: Clusters) -> Iterator[str]:
+    """The URL of a database with nothing in it."""
+    server = clusters.get(max(postgres_installs()))
+    with server.database("empty") as name:
+        yield server.url(name)

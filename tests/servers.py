@@ -214,6 +214,37 @@ class Cluster:
             ).fetchone()
         return int(row[0]) if row else 0
 
+    def waiting_for_locks(self, database: str) -> int:
+        """How many connections to a database wait for a lock."""
+        with self.connect() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'",
+                [database],
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def copy_of(self, primary: Cluster) -> None:
+        """Become a running standby of `primary`, which has caught up with it."""
+        arguments = [
+            "-h",
+            primary.folder,
+            "-p",
+            str(primary.port),
+            "-U",
+            USER,
+            "-c",
+            "fast",
+            "-X",
+            "stream",
+            "-R",
+        ]
+        self._run(
+            [self.bin / "pg_basebackup", "-D", self.data, *arguments], env=primary.environment("postgres")
+        )
+        with (self.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+        self.start()
+
     def environment(self, database: str) -> dict[str, str]:
         """What psql and pg_restore need to connect as superuser."""
         return {

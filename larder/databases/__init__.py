@@ -13,6 +13,7 @@ The contract, which `tests/contracts/test_databases.py` holds every engine to:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -112,6 +113,7 @@ class Database(ABC):
         """
 
 
+@functools.cache
 def _modules() -> list[ModuleType]:
     return [
         importlib.import_module(f"{__name__}.{module.name}")

@@ -16,7 +16,7 @@ from larder.codecs import Codec
 from larder.databases import Piece
 from larder.databases._postgres_client import Client
 from larder.databases._postgres_connection import child_conninfo, child_environment
-from larder.databases._postgres_snapshot import Snapshot
+from larder.databases._postgres_snapshot import LOST_CLIENT_CHECK, Snapshot
 from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.process import Process, ProcessError, StalledError
 from larder.progress import Progress, human_size
@@ -84,6 +84,9 @@ class Dumper:
         self._role = connection.info.user
         self._database = connection.info.dbname
         self._environment = child_environment(connection)
+        if snapshot.may_watch_clients:
+            given = self._environment.get("PGOPTIONS", "")
+            self._environment["PGOPTIONS"] = f"{given} -c {LOST_CLIENT_CHECK}".strip()
         self._conninfo = child_conninfo(connection)
         self._snapshot = snapshot
         self._folder = folder

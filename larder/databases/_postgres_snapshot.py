@@ -27,6 +27,9 @@ _QUIET = (
     "row_security = off",
 )
 
+#: How often a server looks whether its client is still there while it works for it, in milliseconds.
+LOST_CLIENT_CHECK = "client_connection_check_interval=5000"
+
 #: Everything that pg_dump's --exclude-table can name. Not the system's, not temporary, not an extension's own.
 _RELATIONS = """
     SELECT c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind = 'r',
@@ -122,6 +125,8 @@ class Snapshot:
             run(f"SET LOCAL {setting}")
         if self._connection.info.server_version >= 170000:
             run("SET LOCAL transaction_timeout = 0")
+        #: Whether the server can be told by `LOST_CLIENT_CHECK` as an option of the connection.
+        self.may_watch_clients = self._watch_clients()
         #: What pg_dump's --snapshot takes.
         (self.id, self.taken_at) = self._row(
             "SELECT pg_export_snapshot(),"
@@ -132,6 +137,23 @@ class Snapshot:
         gone = {relation.oid for relation in self.excluded}
         self.tables = [found for found in everything if found.is_table and found.oid not in gone]
         self._warn(gone)
+
+    def _watch_clients(self) -> bool:
+        """Have the server look after its client, and say whether pg_dump may ask for the same.
+
+        Without that, the session of a program that was killed while it waited for a lock stays until it has the
+        lock. A pooler between us and the server would reject the option; it hides the number of the server's process.
+        """
+        if self._connection.info.server_version < 140000:
+            return False
+        try:
+            with self._connection.transaction():
+                self._connection.execute(f"SET LOCAL {LOST_CLIENT_CHECK}")
+                (process,) = self._row("SELECT pg_backend_pid()")
+        except psycopg.errors.InvalidParameterValue:
+            # Not every platform that a server runs on can do it.
+            return False
+        return bool(process == self._connection.info.backend_pid)
 
     def _row(self, query: str) -> tuple[Any, ...]:
         return self._connection.execute(query).fetchone() or ()

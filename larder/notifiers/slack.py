@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 from urllib.error import URLError
 
@@ -20,8 +21,8 @@ LONGEST = 2500
 #: The same for one of a block's fields, of which Slack takes 2000.
 LONGEST_FIELD = 500
 
-#: Characters of a server's answer that are worth repeating: Slack says `no_service`.
-LONGEST_ANSWER = 80
+#: What Slack says when it refuses: `no_service`. Others repeat the address in a page of their own.
+_WORDS = re.compile(r"[a-z_ ]{1,60}")
 
 _SPELLED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -51,7 +52,7 @@ class Slack(Notifier):
             ) from None
         if answer.status_code // 100 == 2:
             return
-        said = redact(" ".join(answer.body.split())[:LONGEST_ANSWER])
+        said = answer.body if _WORDS.fullmatch(answer.body) else ""
         message = f"unable to tell {self.name}: it answered {answer.status_code} {said}".rstrip()
         if answer.status_code // 100 == 4 and answer.status_code != 429:
             raise RefusedError(message, "see whether the webhook still exists, and make a new one in Slack")

@@ -110,7 +110,7 @@ class Local(Store):
         """Every key below `folder`, sorted."""
         start = self._path(folder) if folder else self.folder
         with self._told(f"unable to list {start}"):
-            return sorted(path.relative_to(self.folder).as_posix() for path in _files(start))
+            return sorted(_files(start, f"{folder}/" if folder else ""))
 
     def delete(self, key: str) -> None:
         """Remove `key`, durably."""
@@ -259,7 +259,8 @@ def _sweep(folder: Path) -> None:
                 continue
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, before: str) -> Iterator[str]:
+    """The key of every file below `folder`; `before` is what the keys there begin with."""
     try:
         found = os.scandir(folder)
     except FileNotFoundError:
@@ -269,9 +270,9 @@ def _files(folder: Path) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
+                yield from _files(Path(entry.path), f"{before}{entry.name}/")
             elif entry.is_file():
-                yield Path(entry.path)
+                yield before + entry.name
 
 
 def _free(folder: Path) -> int:

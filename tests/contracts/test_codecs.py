@@ -12,6 +12,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
+from typing import BinaryIO
 
 import pytest
 import zstandard
@@ -36,9 +37,9 @@ every = pytest.mark.parametrize("made", [codec(word) for word in codecs.words()]
 encoding = pytest.mark.parametrize("made", [codec(word) for word in ENCODING], ids=ENCODING)
 
 #: More than one block of every codec, and not all of one kind.
-SAMPLE = b"".join(b"%d\tname %d\t\\N\n" % (n, n * n % 977) for n in range(60_000)) + random.Random(1).randbytes(
-    1 << 20
-)
+SAMPLE = b"".join(b"%d\tname %d\t\\N\n" % (n, n * n % 977) for n in range(60_000)) + random.Random(
+    1
+).randbytes(1 << 20)
 
 
 def encoded(made: Codec, content: bytes, step: int = 1 << 20) -> bytes:
@@ -54,6 +55,11 @@ def decoded(made: Codec, data: bytes) -> bytes:
     """What `made` finds in `data`."""
     with closing(made.reader(io.BytesIO(data))) as reader:
         return reader.read()
+
+
+def read_to_the_end(reader: BinaryIO) -> None:
+    while reader.read(100_000):
+        pass
 
 
 def with_tool(made: Codec, data: bytes, *, decode: bool) -> bytes:
@@ -169,8 +175,7 @@ def test_a_long_stream_cut_short_is_damaged_before_its_end_is_told(made: Codec) 
     for length in (len(data) - 1, len(data) - 4, len(data) - 9, len(data) // 2, 1 << 18):
         with closing(made.reader(io.BytesIO(data[:length]))) as reader:
             with pytest.raises(IntegrityError, match="cut short"):
-                while reader.read(100_000):
-                    pass
+                read_to_the_end(reader)
             # A caller who asks again must not take it for the end.
             with pytest.raises(IntegrityError, match="cut short"):
                 reader.read(1)
@@ -265,10 +270,9 @@ def test_what_the_sink_raises_is_raised_at_the_close_at_the_latest(made: Codec) 
 
 @every
 def test_what_the_source_raises_is_raised_as_it_is(made: Codec) -> None:
-    with closing(made.reader(Failing(500_000, encoded(made, SAMPLE)))) as reader:
-        with pytest.raises(OSError, match="Input/output error"):
-            while reader.read(1 << 16):
-                pass
+    reader = made.reader(Failing(500_000, encoded(made, SAMPLE)))
+    with closing(reader), pytest.raises(OSError, match="Input/output error"):
+        read_to_the_end(reader)
 
 
 @every

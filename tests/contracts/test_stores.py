@@ -102,7 +102,9 @@ def test_the_same_again_is_fine(store: Store, put: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("other", [b"short", CONTENT[::-1]], ids=["other size", "same size"])
-def test_other_content_under_a_taken_key_is_refused(store: Store, put: Callable[..., None], other: bytes) -> None:
+def test_other_content_under_a_taken_key_is_refused(
+    store: Store, put: Callable[..., None], other: bytes
+) -> None:
     put(KEY, CONTENT)
     with pytest.raises(IntegrityError, match="a file with other content is there"):
         put(KEY, other)
@@ -130,10 +132,16 @@ def test_deleted_is_gone(store: Store, put: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/etc/passwd", "../x", "shop/../../x", "shop//x", "shop/", "./x", ".hidden", "shop/.x", "a\0b"]
+    "key",
+    ["", "/etc/passwd", "../x", "shop/../../x", "shop//x", "shop/", "./x", ".hidden", "shop/.x", "a\0b"],
 )
 def test_a_key_leads_nowhere_else(store: Store, put: Callable[..., None], key: str) -> None:
-    for use in (lambda: put(key, b"x"), lambda: store.open(key), lambda: store.size(key), lambda: store.delete(key)):
+    for use in (
+        lambda: put(key, b"x"),
+        lambda: store.open(key),
+        lambda: store.size(key),
+        lambda: store.delete(key),
+    ):
         with pytest.raises(ValueError, match="unable to use key"):
             use()
 
@@ -196,7 +204,9 @@ def everything_in(folder: Path) -> list[str]:
 
 def test_files_and_new_folders_are_private(local: Local, folder: Path, source: Path) -> None:
     local.put(KEY, source, SHA256)
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder / KEY, folder / "shop", folder, folder.parent)]
+    modes = [
+        stat.S_IMODE(path.stat().st_mode) for path in (folder / KEY, folder / "shop", folder, folder.parent)
+    ]
     assert modes == [0o600, 0o700, 0o700, 0o700]
     assert everything_in(folder) == [KEY]
 
@@ -232,7 +242,9 @@ KILLED = """
 """
 
 
-def test_what_a_killed_put_leaves_is_never_listed_and_goes_in_time(local: Local, folder: Path, source: Path) -> None:
+def test_what_a_killed_put_leaves_is_never_listed_and_goes_in_time(
+    local: Local, folder: Path, source: Path
+) -> None:
     command = [sys.executable, "-c", textwrap.dedent(KILLED), folder, KEY, source, SHA256]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as writer:
@@ -265,7 +277,10 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [0, 1_000_000, len(CONTENT) - 1])
 def test_a_full_disk_is_told_and_leaves_nothing(local: Local, folder: Path, source: Path, room: int) -> None:
-    with files_of_at_most(room), pytest.raises(ExhaustedError, match=r"unable to keep .*shop/backup.* free\n"):
+    with (
+        files_of_at_most(room),
+        pytest.raises(ExhaustedError, match=r"unable to keep .*shop/backup.* free\n"),
+    ):
         local.put(KEY, source, SHA256)
     assert everything_in(folder) == []
     local.put(KEY, source, SHA256)
@@ -303,10 +318,12 @@ def test_a_folder_that_may_not_be_used_is_told(local: Local, folder: Path, sourc
         lambda: local.open(KEY), lambda: local.size(KEY), lambda: local.delete(KEY),
     ]  # fmt: skip
     with nobody():
-        errors = [pytest.raises(RefusedError, use).value for use in uses]
+        for use in uses:
+            with pytest.raises(RefusedError, match="permission denied") as caught:
+                use()
+            assert str(folder) in caught.value.hint
+            assert not caught.value.retryable
     folder.chmod(0o700)
-    assert all("permission denied" in error.message and str(folder) in error.hint for error in errors)
-    assert not errors[0].retryable
     assert everything_in(folder) == [KEY]
 
 
@@ -320,6 +337,6 @@ def test_a_file_in_the_place_of_the_folder_is_told(local: Local, folder: Path, s
 
 
 def test_a_source_that_is_gone_is_told(local: Local, tmp_path: Path) -> None:
-    with pytest.raises(LarderError, match="unable to keep .*: .*gone.sql is not there") as caught:
+    with pytest.raises(LarderError, match=r"unable to keep .*: .*gone\.sql is not there") as caught:
         local.put(KEY, tmp_path / "gone.sql", SHA256)
     assert not caught.value.retryable

@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and no secrets left over from other tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(secret, "_known", set())
+    monkeypatch.setattr(secret, "_ordered", ())
     return tmp_path
 
 
@@ -524,11 +525,11 @@ def test_two_thousand_databases_are_read_in_reasonable_time(write: Write) -> Non
         for number in range(2000)
     ]
     write("".join(tables))
-    began = time.perf_counter()
-    settings = load({})
-    seconds = time.perf_counter() - began
-    assert len(settings.databases) == 2000
-    assert seconds < 5, "it takes about one second on two cores"
+    # Processor time: what else the machine is doing does not count. It takes about a second; what grows with the square
+    # of the number of databases takes many.
+    began = time.process_time()
+    assert len(load({}).databases) == 2000
+    assert time.process_time() - began < 5
 
 
 # Secrets

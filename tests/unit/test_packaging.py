@@ -146,7 +146,12 @@ def test_the_locks_are_up_to_date_with_the_requirements(project: dict[str, Any])
     about, groups = project["project"], project["dependency-groups"]
     extras = about["optional-dependencies"]
     assert extras["embedded"] == groups["redis"]
-    runtime = [*about["dependencies"], *extras["flower"], *groups["build"], *project["build-system"]["requires"]]
+    runtime = [
+        *about["dependencies"],
+        *extras["flower"],
+        *groups["build"],
+        *project["build-system"]["requires"],
+    ]
     development = [*runtime, *(text for text in groups["dev"] if isinstance(text, str))]
     for lock, wanted in (("runtime", runtime), ("dev", development), ("redis", extras["embedded"])):
         locked = entries(lock)

@@ -1,0 +1,120 @@
+"""Back up, destroy, restore by hand with the stock tools, compare: on every PostgreSQL that this machine has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from tests.house import House
+from tests.servers import PASSWORD, SAMPLE, SAMPLE_ROWS, Cluster, contents
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+
+SPELLINGS = [PASSWORD.encode(), quote(PASSWORD, safe="").encode(), quote(PASSWORD).encode()]
+
+
+@pytest.fixture
+def shop(postgres: Cluster) -> Iterator[str]:
+    with postgres.database("shop") as name:
+        postgres.execute(SAMPLE, name)
+        yield name
+
+
+@pytest.fixture
+def house(tmp_path: Path, postgres: Cluster, shop: str) -> House:
+    made = House(tmp_path, SHOP_URL=postgres.url(shop))
+    made.configure(
+        f'postgres_bin = ["{postgres.bin}"]\n'
+        '[databases.plain]\nurl_env = "SHOP_URL"\n'
+        '[databases.directory]\nurl_env = "SHOP_URL"\nformat = "directory"\nglobals = true\n'
+    )
+    return made
+
+
+def back_up(house: House) -> dict[str, dict[str, Any]]:
+    done = house.larder("backup", "--json")
+    assert done.returncode == 0, done.stderr
+    return {document["database"]: document for document in json.loads(done.stdout)}
+
+
+def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (command, done.stderr)
+
+
+def in_database(postgres: Cluster, name: str) -> dict[str, tuple[int, str]]:
+    with psycopg.connect(postgres.socket_dsn(name)) as connection:
+        return contents(connection)
+
+
+def test_back_up_destroy_restore_by_hand(house: House, postgres: Cluster, shop: str, tmp_path: Path) -> None:
+    before = in_database(postgres, shop)
+    assert len(before) > 10
+    documents = back_up(house)
+    postgres.dropdb(shop)
+    for name, document in documents.items():
+        folder = house.backups / name
+        artifact = folder / document["artifact"]
+        assert document["locations"] == {"local": str(artifact)}
+        run("sha256sum", "-c", f"{artifact.name}.sha256", cwd=folder)
+        run("gunzip", "-t", artifact, cwd=folder)
+        with postgres.database("restored") as restored:
+            load(postgres, artifact, restored, tmp_path / f"by-hand-{name}")
+            assert in_database(postgres, restored) == before
+        manifest = json.loads((folder / f"{artifact.name}.manifest.json").read_text())
+        counted = {table: facts["rows"] for table, facts in manifest["fingerprint"]["tables"].items()}
+        assert counted == SAMPLE_ROWS
+
+
+def load(postgres: Cluster, artifact: Path, database: str, folder: Path) -> None:
+    """What docs/restore-by-hand.md says, in its own commands."""
+    folder.mkdir()
+    plain = folder / artifact.name.removesuffix(".gz")
+    with plain.open("wb") as sink:
+        subprocess.run(["gunzip", "-c", artifact], stdout=sink, check=True)
+    environment = postgres.environment(database)
+    if plain.suffix == ".sql":
+        psql = [postgres.bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-1", "-d", database, "-f", plain]
+        run(*psql, cwd=folder, env=environment)
+        return
+    (folder / "shop.dir").mkdir()
+    run("tar", "-x", "-C", folder / "shop.dir", "-f", plain, cwd=folder)
+    restore = [postgres.bin / "pg_restore", "--exit-on-error", "-j", "4", "-d", database, folder / "shop.dir"]
+    run(*restore, cwd=folder, env=environment)
+
+
+def test_globals_lie_beside_and_are_in_the_sidecar(house: House, postgres: Cluster) -> None:
+    document = back_up(house)["directory"]
+    folder = house.backups / "directory"
+    (beside,) = folder.glob("*.globals.sql.gz")
+    assert beside.name in (folder / f"{document['artifact']}.sha256").read_text()
+    text = subprocess.run(["gunzip", "-c", beside], capture_output=True, check=True).stdout
+    assert b"CREATE ROLE postgres" in text
+
+
+def test_the_password_is_nowhere(house: House, postgres: Cluster) -> None:
+    command = house.start("larder", "backup", "--json")
+    seen: set[bytes] = set()
+    while command.poll() is None:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    seen.add((entry / "cmdline").read_bytes())
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+    output, complaints = command.communicate()
+    assert command.returncode == 0, complaints
+    assert any(b"pg_dump" in line for line in seen), "the sampling saw no pg_dump"
+    where = {"stdout": output.encode(), "stderr": complaints.encode(), "argv": b"\n".join(seen)}
+    where |= {str(path): path.read_bytes() for path in house.backups.rglob("*") if path.is_file()}
+    for name, content in where.items():
+        for spelling in SPELLINGS:
+            assert spelling not in content, name

@@ -1,0 +1,229 @@
+"""Production's journey: a Redis, a worker, `celery call`, Flower, and everything that crosses Redis on the way."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import pytest
+import redis
+
+from tests.house import PATIENCE, House
+from tests.servers import PASSWORD, SAMPLE, Cluster, Clusters, free_port
+from workers.embedded import find_redis
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+
+STEPS = ["dump", "compress", "checksum", "upload", "rotate", "notify"]
+
+Found = TypeVar("Found")
+
+
+def eventually(look: Callable[[], Found | None]) -> Found:
+    """What `look` finds, looked for until it finds something."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        threading.Event().wait(0.1)
+    raise AssertionError("it never came")
+
+
+@contextmanager
+def running(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    program, _ = find_redis()
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "red1s-pw"]
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    url = f"redis://:red1s-pw@127.0.0.1:{port}/0"
+    with running(server):
+        eventually(lambda: _answers(port))
+        yield url
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def server(clusters: Clusters) -> Cluster:
+    return clusters.get(16)
+
+
+@pytest.fixture
+def house(tmp_path: Path, server: Cluster, redis_url: str) -> Iterator[House]:
+    files = sqlite3.connect(tmp_path / "files.db")
+    files.execute("CREATE TABLE files (name TEXT)")
+    files.commit()
+    files.close()
+    with server.database("shop") as name:
+        server.execute(SAMPLE, name)
+        made = House(tmp_path, SHOP_URL=server.url(name), REDIS_URL=redis_url)
+        made.configure(
+            f'postgres_bin = ["{server.bin}"]\n[databases.shop]\nurl_env = "SHOP_URL"\n'
+            '[databases.files]\nurl = "sqlite:///files.db"\n'
+        )
+        yield made
+
+
+@contextmanager
+def worker(house: House, *more: str) -> Iterator[Path]:
+    """A running worker; gives its log."""
+    log = house.folder / "worker.log"
+    command = ["celery", "-A", "workers", "worker", "--concurrency", "2", "--loglevel", "DEBUG", *more]
+    with running(house.start(*command, "--logfile", log)):
+        eventually(lambda: log.exists() and "ready." in log.read_text())
+        yield log
+
+
+def runs(house: House) -> list[dict[str, Any]]:
+    return json.loads(house.larder("runs", "--json").stdout)
+
+
+def finished(house: House) -> dict[str, Any] | None:
+    found = runs(house)
+    over = found and found[0]["state"] in ("stored", "failed") and found[0]["steps"][-1]["state"] == "done"
+    return found[0] if over else None
+
+
+def call(house: House, **arguments: str) -> subprocess.CompletedProcess[str]:
+    command = house.start("celery", "-A", "workers", "call", "backup", "--kwargs", json.dumps(arguments))
+    output, complaints = command.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(command.args, command.returncode, output, complaints)
+
+
+def test_celery_call_backs_up_and_the_password_crosses_nothing(house: House, redis_url: str) -> None:
+    client = redis.Redis.from_url(redis_url)
+    recorded: list[str] = []
+    with client.monitor() as monitor, worker(house) as log:
+        listener = threading.Thread(
+            target=lambda: recorded.extend(_commands(monitor)), name="monitor", daemon=True
+        )
+        listener.start()
+        done = call(house, database="shop")
+        assert done.returncode == 0, done.stderr
+        run = eventually(lambda: finished(house))
+        client.set("the-end", "1")
+        listener.join(PATIENCE)
+    assert run["state"] == "stored"
+    assert run["trigger"] == "call"
+    assert [step["attempts"] for step in run["steps"]] == [1] * 6
+    said = log.read_text()
+    assert "[INFO] Backup completed successfully!" in said
+    crossed = "\n".join(recorded)
+    assert "backup.upload" in crossed, "the monitor saw no message"
+    bodies = "".join(_bodies(crossed))
+    for secret in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD)):
+        for where in (crossed, bodies, said):
+            assert secret not in where
+    client.close()
+
+
+def _commands(monitor: Any) -> Iterator[str]:
+    for command in monitor.listen():
+        if "the-end" in command["command"]:
+            return
+        yield command["command"]
+
+
+def _bodies(text: str) -> Iterator[str]:
+    """The bodies of Celery's messages, which travel in base64."""
+    for piece in text.replace("\\", "").split('"body": "')[1:]:
+        yield base64.b64decode(piece.partition('"')[0]).decode()
+
+
+def test_a_name_that_is_not_configured_fails_where_flower_shows_it(house: House) -> None:
+    with worker(house), flower(house) as ask:
+        assert call(house, database="nothing").returncode == 0
+        failed = eventually(lambda: _task(ask, "backup", "FAILURE"))
+        assert "unable to find database 'nothing'" in failed["exception"]
+        assert runs(house) == []
+
+        done = house.larder("backup", "shop", "files", "--json")
+        assert done.returncode == 0, done.stderr
+        assert [document["state"] for document in json.loads(done.stdout)] == ["stored", "stored"]
+        for step in STEPS:
+            shown = eventually(lambda step=step: _task(ask, f"backup.{step}", "SUCCESS"))
+            assert shown["runtime"] > 0
+        doctor = house.larder("doctor")
+        assert doctor.returncode == 0, doctor.stdout
+        assert "ok   workers REDIS_URL: celery@" in doctor.stdout
+
+
+@contextmanager
+def flower(house: House) -> Iterator[Callable[[], dict[str, Any]]]:
+    """A running Flower; gives a function that asks it for all tasks."""
+    port = free_port()
+    command = ["celery", "-A", "workers", "flower", f"--port={port}", "--address=127.0.0.1"]
+    process = house.start(*command, FLOWER_UNAUTHENTICATED_API="true")
+
+    def ask() -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/tasks", timeout=5) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except (urllib.error.URLError, ConnectionError):
+            return {}
+
+    def is_up() -> bool:
+        return _answers(port)
+
+    with running(process):
+        eventually(is_up)
+        yield ask
+
+
+def _task(ask: Callable[[], dict[str, Any]], name: str, state: str) -> dict[str, Any] | None:
+    for task in ask().values():
+        if task["name"] == name and task["state"] == state:
+            return task
+    return None
+
+
+def test_beat_fires_and_two_of_them_make_one_backup(house: House) -> None:
+    config = (house.folder / "larder.toml").read_text()
+    house.configure(config + 'schedule = "* * * * *"\n')
+    beats = [
+        house.start("celery", "-A", "workers", "beat", "--schedule", f"beat-{number}", "--pidfile=")
+        for number in range(2)
+    ]
+    with worker(house), running(beats[0]), running(beats[1]):
+        run = eventually(lambda: finished(house))
+        assert (run["database"], run["trigger"], run["state"]) == ("files", "schedule", "stored")
+    slots = [found["backup"] for found in runs(house) if found["database"] == "files"]
+    assert len(slots) <= 2, "two beats made more than one backup of a slot"
+    assert len({stamp[:-2] for stamp in slots}) == len(slots)
+
+
+def test_a_broker_that_is_gone_is_said_and_leaves_no_run_under_way(house: House) -> None:
+    done = house.larder("backup", "files", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 6, done.stderr
+    assert "unable to reach the broker" in done.stderr
+    assert [run["state"] for run in runs(house)] == ["failed"]

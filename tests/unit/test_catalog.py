@@ -1,0 +1,265 @@
+"""The catalog: what manifests say, on a real folder."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from larder import catalog
+from larder.errors import LarderError, RefusedError
+from larder.manifest import Content, File, Manifest, sidecar_text
+from larder.naming import artifact_name, backup_id, globals_name, manifest_name, sidecar_name
+from larder.stores.local import Local
+
+STAMP = "20251016_020000"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Local:
+    return Local("nas", tmp_path)
+
+
+def manifest_at(
+    database: str, stamp: str, content: bytes = b"content", roles: bytes | None = None
+) -> Manifest:
+    """A manifest of `content`, for a backup taken at `stamp`."""
+    name = artifact_name("postgres", stamp, ".sql", ".gz")
+    created = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}T{stamp[9:11]}:{stamp[11:13]}:{stamp[13:]}Z"
+    beside = None
+    if roles is not None:
+        beside = File(globals_name("postgres", stamp, ".gz"), len(roles), hashlib.sha256(roles).hexdigest())
+    return Manifest(
+        backup=backup_id(database, stamp),
+        database=database,
+        engine="postgres",
+        created=created,
+        artifact=File(name, len(content), hashlib.sha256(content).hexdigest()),
+        raw=Content(1, "0" * 64),
+        encoding=("gzip",),
+        form="file",
+        suffix=".sql",
+        server_version="16.4",
+        tool="pg_dump 16.4",
+        fingerprint={"row_counts": "off", "tables": {}},
+        run="r1",
+        host="here",
+        larder="0.1.0",
+        globals=beside,
+        globals_raw=Content(1, "0" * 64) if beside else None,
+    )
+
+
+def keep(
+    folder: Path, database: str, stamp: str = STAMP, content: bytes = b"content", roles: bytes | None = None
+) -> Manifest:
+    """Lay a whole backup into `folder`."""
+    manifest = manifest_at(database, stamp, content, roles)
+    name = manifest.artifact.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    if manifest.globals and roles is not None:
+        (folder / manifest.globals.name).write_bytes(roles)
+    (folder / sidecar_name(name)).write_text(sidecar_text(manifest))
+    (folder / manifest_name(name)).write_bytes(manifest.to_bytes())
+    return manifest
+
+
+def test_an_empty_store_has_an_empty_catalog(store: Local) -> None:
+    assert catalog.read(store) == catalog.Catalog("", (), ())
+    assert catalog.read(store, "shop") == catalog.Catalog("shop", (), ())
+
+
+def test_a_backup_is_what_its_manifest_says(store: Local, tmp_path: Path) -> None:
+    manifest = keep(tmp_path / "shop", "shop", roles=b"roles")
+    found = catalog.read(store, "shop")
+    (entry,) = found.of("shop")
+    assert entry.manifest == manifest
+    assert (entry.good, entry.backup, entry.folder) == (True, f"shop/{STAMP}", "shop")
+    assert entry.artifact_key == f"shop/backup_postgres_{STAMP}.sql.gz"
+    assert entry.keys == (
+        f"shop/backup_postgres_{STAMP}.sql.gz.manifest.json",
+        f"shop/backup_postgres_{STAMP}.sql.gz.sha256",
+        f"shop/backup_postgres_{STAMP}.globals.sql.gz",
+        f"shop/backup_postgres_{STAMP}.sql.gz",
+    )
+    assert found.foreign == ()
+
+
+def test_an_artifact_without_a_manifest_is_no_backup(store: Local, tmp_path: Path) -> None:
+    name = keep(tmp_path / "shop", "shop").artifact.name
+    (tmp_path / "shop" / manifest_name(name)).unlink()
+    (tmp_path / "shop" / "notes.txt").touch()
+    found = catalog.read(store, "shop")
+    assert found.backups == ()
+    assert found.foreign == (f"shop/{name}", f"shop/{name}.sha256", "shop/notes.txt")
+
+
+def test_names_that_begin_alike_are_not_mixed_up(store: Local, tmp_path: Path) -> None:
+    for name in ("app", "app2", "app_2"):
+        keep(tmp_path / name, name)
+    # Two databases of one folder, which nobody configures and somebody may copy together.
+    keep(tmp_path / "app", "app2", "20251017_020000")
+    assert [entry.backup for entry in catalog.read(store, "app").of("app")] == [f"app/{STAMP}"]
+    assert [entry.folder for entry in catalog.read(store, "app2").of("app2")] == ["app2"]
+    assert len(catalog.read(store).backups) == 4
+
+
+def test_the_only_database_lies_at_the_top_and_others_may_lie_below(store: Local, tmp_path: Path) -> None:
+    keep(tmp_path, "shop")
+    keep(tmp_path / "shop", "shop", "20251017_020000")
+    keep(tmp_path / "other", "other")
+    (tmp_path / ".larder").mkdir()
+    (tmp_path / ".larder" / "ledger.sqlite3").touch()
+    found = catalog.read(store)
+    assert [entry.backup for entry in found.of("shop")] == [f"shop/{STAMP}"]
+    assert len(found.backups) == 3
+    assert found.foreign == ()
+
+
+def test_entries_come_by_time(store: Local, tmp_path: Path) -> None:
+    for stamp in ("20251016_020000", "20240101_000000", "20251016_015959"):
+        keep(tmp_path, "shop", stamp)
+    stamps = [entry.backup.partition("/")[2] for entry in catalog.read(store).of("shop")]
+    assert stamps == ["20240101_000000", "20251016_015959", "20251016_020000"]
+
+
+def problems(store: Local) -> list[str]:
+    (entry,) = catalog.read(store, "shop").of("shop")
+    assert not entry.good
+    return list(entry.problems)
+
+
+def test_what_is_wrong_is_told(store: Local, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    manifest = keep(folder, "shop", roles=b"roles")
+    assert manifest.globals is not None
+    artifact = folder / manifest.artifact.name
+    artifact.write_bytes(b"cont")
+    assert problems(store) == [f"{artifact.name} has 4 bytes, and its manifest says 7"]
+    artifact.unlink()
+    (folder / manifest.globals.name).unlink()
+    assert problems(store) == [f"{artifact.name} is missing", f"{manifest.globals.name} is missing"]
+    artifact.mkdir()
+    assert problems(store)[0] == f"{artifact.name} is missing"
+
+
+def test_a_missing_sidecar_is_no_harm(store: Local, tmp_path: Path) -> None:
+    manifest = keep(tmp_path / "shop", "shop")
+    (tmp_path / "shop" / sidecar_name(manifest.artifact.name)).unlink()
+    (entry,) = catalog.read(store, "shop").of("shop")
+    assert entry.good
+    catalog.remove(store, entry)
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", '{"format": "larder-manifest/9"}'])
+def test_a_manifest_that_cannot_be_read_is_a_problem(store: Local, tmp_path: Path, text: str) -> None:
+    keep(tmp_path / "shop", "shop", "20251015_020000")
+    manifest = keep(tmp_path / "shop", "shop")
+    path = tmp_path / "shop" / manifest_name(manifest.artifact.name)
+    path.write_text(text)
+    found = catalog.read(store, "shop")
+    broken, good = found.of("shop")
+    assert good.good
+    assert (broken.manifest, broken.good, broken.backup) == (None, False, f"shop/{path.name}")
+    assert broken.problems[0].startswith("unable to read manifest: ")
+    # What lies beside it is its own as far as anybody can tell, and no stranger's.
+    assert found.foreign == ()
+
+
+def test_a_manifest_under_another_name_owns_nothing(store: Local, tmp_path: Path) -> None:
+    manifest = keep(tmp_path / "shop", "shop")
+    copy = tmp_path / "shop" / "copy.manifest.json"
+    copy.write_bytes(manifest.to_bytes())
+    entries = catalog.read(store, "shop").of("shop")
+    assert sorted(entry.good for entry in entries) == [False, True]
+    (wrong,) = (entry for entry in entries if not entry.good)
+    assert wrong.problems == ("its manifest lies under the name copy.manifest.json",)
+    catalog.remove(store, wrong)
+    (left,) = catalog.read(store, "shop").of("shop")
+    assert left.good
+
+
+class Watched(Local):
+    """Remembers the order of deletions, and breaks off where it is told to."""
+
+    def __init__(self, folder: Path, most: int = 100) -> None:
+        super().__init__("nas", folder)
+        self.deleted: list[str] = []
+        self.most = most
+
+    def delete(self, key: str) -> None:
+        if len(self.deleted) == self.most:
+            raise RefusedError("unable to delete: stopped")
+        self.deleted.append(key.rpartition(".")[2])
+        super().delete(key)
+
+
+def test_a_backup_goes_manifest_first_and_artifact_last(tmp_path: Path) -> None:
+    store = Watched(tmp_path)
+    keep(tmp_path / "shop", "shop", roles=b"roles")
+    keep(tmp_path / "shop", "shop", "20251017_020000")
+    old, new = catalog.read(store, "shop").of("shop")
+    catalog.remove(store, old)
+    assert store.deleted == ["json", "sha256", "gz", "gz"]
+    assert catalog.read(store, "shop").backups == (new,)
+    assert catalog.read(store, "shop").foreign == ()
+    catalog.remove(store, old)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_deletion_that_is_cut_short_leaves_no_backup_that_is_not_whole(tmp_path: Path, most: int) -> None:
+    store = Watched(tmp_path, most)
+    keep(tmp_path / "shop", "shop", roles=b"roles")
+    (entry,) = catalog.read(store, "shop").of("shop")
+    with pytest.raises(RefusedError):
+        catalog.remove(store, entry)
+    assert catalog.read(store, "shop").backups == ()
+
+
+class Keeper(Local):
+    """A store that says yes to a deletion and keeps the file, as one with object lock does."""
+
+    def delete(self, key: str) -> None:
+        if not key.endswith(".gz"):
+            super().delete(key)
+
+
+def test_a_store_that_does_not_delete_is_found_out(tmp_path: Path) -> None:
+    store = Keeper("nas", tmp_path)
+    manifest = keep(tmp_path / "shop", "shop")
+    (entry,) = catalog.read(store, "shop").of("shop")
+    with pytest.raises(
+        LarderError, match=f"unable to delete backup 'shop/{STAMP}' .*{manifest.artifact.name} is still"
+    ):
+        catalog.remove(store, entry)
+
+
+def test_a_store_out_of_reach_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RefusedError):
+        catalog.read(Local("nas", tmp_path / "file"))
+
+
+def test_time_grows_as_the_number_of_files_does(store: Local, tmp_path: Path) -> None:
+    """Some hundred backups and ten times as many strangers take about what their files take to be read."""
+    template = keep(tmp_path / "shop", "shop").to_dict()
+    for n in range(300):
+        name = f"backup_postgres_{n}.sql.gz"
+        manifest = Manifest.from_bytes(
+            replace(
+                manifest_at("shop", STAMP), artifact=File(name, 0, template["artifact"]["sha256"])
+            ).to_bytes()
+        )
+        (tmp_path / "shop" / name).touch()
+        (tmp_path / "shop" / manifest_name(name)).write_bytes(manifest.to_bytes())
+    for n in range(3000):
+        (tmp_path / "shop" / f"stranger_{n}").touch()
+    began = time.process_time()
+    found = catalog.read(store, "shop")
+    assert time.process_time() - began < 2
+    assert (len(found.backups), len(found.foreign)) == (301, 3000)
