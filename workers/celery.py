@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -81,8 +82,10 @@ def _visibility() -> dict[str, Any]:
 
 
 @setup_logging.connect
-def _configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
-    log.configure(context.settings().log_format, loglevel)
+def _configure_logging(loglevel: int | str | None = None, logfile: str | None = None, **_: Any) -> None:
+    # Line by line, and for as long as the process lives.
+    stream = Path(logfile).open("a", buffering=1) if logfile else None  # noqa: SIM115
+    log.configure(context.settings().log_format, loglevel, stream)
 
 
 @celeryd_after_setup.connect

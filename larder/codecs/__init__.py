@@ -43,7 +43,8 @@ class Codec(ABC):
 
 def words() -> list[str]:
     """The words that name a codec in the configuration."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def codec(word: str) -> Codec:

@@ -29,10 +29,11 @@ _KEYWORD_FORM = re.compile(rf"\s*(?:{'|'.join(sorted(_KEYWORDS))})\s*=")
 #: Query parameters that object mappers and poolers write into connection strings, and libpq does not know.
 FOREIGN = frozenset(
     """
-    binary_parameters charset checkout_timeout connection_lifetime connection_limit default_query_exec_mode driver
-    encoding idle_timeout max_connection_lifetime max_idle_connection_lifetime max_overflow pgbouncer pool pool_max_conns
-    pool_max_conn_idle_time pool_max_conn_lifetime pool_min_conns pool_mode pool_pre_ping pool_recycle pool_size
-    pool_timeout poolsize preparethreshold prepared_statement_cache_size prepared_statements schema search_path
+    binary_parameters charset checkout_timeout connection_lifetime connection_limit
+    default_query_exec_mode driver encoding idle_timeout max_connection_lifetime
+    max_idle_connection_lifetime max_overflow pgbouncer pool pool_max_conns pool_max_conn_idle_time
+    pool_max_conn_lifetime pool_min_conns pool_mode pool_pre_ping pool_recycle pool_size pool_timeout
+    poolsize preparethreshold prepared_statement_cache_size prepared_statements schema search_path
     serverversion single_use_connections socket_timeout sslaccept sslidentity statement_cache_capacity
     statement_cache_size statement_timeout supa uselibpqcompat workaround
     """.split()
@@ -95,16 +96,9 @@ def recognises(url: str) -> bool:
 def check_url(url: str) -> str | None:
     """What is wrong with the connection string, secrets left out; None where it can be used."""
     try:
-        found = parameters(url)
+        parameters(url)
     except ConfigurationError as error:
-        return f"{error.message} ({error.hint})" if error.hint else error.message
-    for port in filter(None, found.get("port", "").split(",")):
-        if not port.isdecimal() or not 0 < int(port) < 65536:
-            return f"its port is not a number from 1 to 65535 ({_ENCODE})"
-    if found.get("sslmode", "prefer") not in _SSL_MODES:
-        return f"its sslmode is not one of: {', '.join(_SSL_MODES)}"
-    if found.get("sslpassword"):
-        return "it has an sslpassword, which pg_dump could be given on its command line only (use a key without one)"
+        return f"{error.message} ({error.hint})"
     return None
 
 
@@ -119,15 +113,27 @@ def parameters(url: str) -> dict[str, str]:
     except (psycopg.Error, ValueError) as error:
         raise ConfigurationError(*_explain(str(error))) from None
     found = {option.keyword.decode(): option.val.decode() for option in options if option.val is not None}
-    if (
-        "@" in found.get("dbname", "")
-        and _SCHEME.match(url)
-        and "@" in url.partition("?")[0].rpartition("/")[2]
-    ):
-        raise ConfigurationError("it has more than one @", _ENCODE)
     for keyword in ("password", "sslpassword"):
         secret.register(found.get(keyword, ""))
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2] if _SCHEME.match(url) else ""
+    _check(found, path)
     return found
+
+
+def _check(found: Mapping[str, str], path: str) -> None:
+    """Raise `ConfigurationError` for what libpq would notice later, and then quote."""
+    if "@" in found.get("host", "") or "@" in path:
+        raise ConfigurationError("it has more than one @", _ENCODE)
+    for port in filter(None, found.get("port", "").split(",")):
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigurationError("its port is not a number from 1 to 65535", _ENCODE)
+    if found.get("sslmode", "prefer") not in _SSL_MODES:
+        raise ConfigurationError("its sslmode is unknown", f"use one of: {', '.join(_SSL_MODES)}")
+    if found.get("sslpassword"):
+        raise ConfigurationError(
+            "it has an sslpassword, which pg_dump takes on its command line only",
+            "use a key without a password",
+        )
 
 
 def _explain(reason: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ _QUIET = (
 )
 
 #: How often a server looks whether its client is still there while it works for it, in milliseconds.
-LOST_CLIENT_CHECK = "client_connection_check_interval=5000"
+LOST_CLIENT_CHECK = "client_connection_check_interval=2000"
 
 #: Everything that pg_dump's --exclude-table can name. Not the system's, not temporary, not an extension's own.
 _RELATIONS = """

@@ -59,13 +59,16 @@ class Notifier(ABC):
 
 def words() -> list[str]:
     """The words that name a kind of notifier in the configuration."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def open_notifier(settings: NotifierSettings) -> Notifier:
     """The notifier that `settings` describe."""
     if settings.type not in words():
-        raise ConfigurationError(f"unable to find notifier '{settings.type}'", f"use one of: {', '.join(words())}")
+        raise ConfigurationError(
+            f"unable to find notifier '{settings.type}'", f"use one of: {', '.join(words())}"
+        )
     module = importlib.import_module(f"{__name__}.{settings.type}")
     made: Notifier = module.NOTIFIER(settings)
     return made

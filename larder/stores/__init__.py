@@ -69,7 +69,8 @@ class Store(ABC):
 
 def words() -> list[str]:
     """The words that name a kind of store in the configuration."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def open_store(settings: StoreSettings) -> Store:

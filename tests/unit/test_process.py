@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -51,12 +52,10 @@ def test_output_comes_whole_and_in_large_pieces() -> None:
 
 def test_an_exit_code_and_the_end_of_standard_error_are_told() -> None:
     code = "import sys; print('noise ' * 10000, file=sys.stderr); print('it broke', file=sys.stderr); sys.exit(3)"
-    with (
-        pytest.raises(ProcessError, match="exited with 3: it broke") as caught,
-        Process(python(code), stall_seconds=LONG) as run,
-    ):
+    with Process(python(code), stall_seconds=LONG) as run:
         assert list(run.output()) == []
-        run.finish()
+        with pytest.raises(ProcessError, match="exited with 3: it broke") as caught:
+            run.finish()
     assert caught.value.code == 3
     assert len(caught.value.tail) <= process.TAIL
 
@@ -83,7 +82,7 @@ def test_standard_error_is_masked() -> None:
 def test_a_command_that_writes_nothing_is_ended() -> None:
     began = time.monotonic()
     with (
-        pytest.raises(StalledError, match="no byte has moved for 0.3 s") as caught,
+        pytest.raises(StalledError, match=r"no byte has moved for 0\.3 s") as caught,
         Process(python("import signal; signal.pause()"), stall_seconds=0.3) as run,
     ):
         list(run.output())
@@ -182,7 +181,7 @@ def test_a_command_dies_with_its_worker() -> None:
         "    print(run.pid, flush=True)\n    list(run.output())"
     )
     worker = subprocess.Popen(
-        python(code), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}
+        python(code), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
     )
     assert worker.stdout is not None
     child = int(worker.stdout.readline())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -133,9 +132,8 @@ def test_masking_again_changes_nothing(text: str) -> None:
     ],
 )  # fmt: skip
 def test_time_grows_as_the_text_does(piece: str) -> None:
+    # What takes the square of 200,000 steps meets the time limit that every test has.
     text = piece * (200_000 // len(piece))
     for start in ("", "password='", "postgres://u:", "token "):
-        began = time.process_time()
-        redact(start + text)
-        redact(start + text + "@")
-        assert time.process_time() - began < 1
+        assert redact(start + text)
+        assert redact(start + text + "@")
