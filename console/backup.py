@@ -51,6 +51,8 @@ def back_up(names: Sequence[str], *, wait: bool, as_json: bool) -> int:
             "unable to leave a backup to workers: REDIS_URL is not set",
             "leave --no-wait out, or set REDIS_URL",
         )
+    for warning in settings.warnings:
+        output.err.print(f"[yellow]warning:[/] {escape(warning)}")
     with _interruptible():
         outcome = _on_workers(wanted, wait=wait) if settings.redis_url else _on_this_machine(settings, wanted)
     if as_json:

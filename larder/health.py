@@ -38,6 +38,8 @@ class Check:
 def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Check]:
     """Everything that backups need and Celery has no part in, one check at a time."""
     yield _configuration(settings)
+    for warning in settings.warnings:
+        yield Check("configuration", "environment", "warning", warning)
     yield from _checked("state folder", str(settings.state_dir), lambda: _state_dir(settings.state_dir))
     ledger: list[Ledger] = []
 

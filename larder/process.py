@@ -90,7 +90,7 @@ class Process:
     `env` is added to `environment()`. `stall_seconds` is how long nothing may move: no byte on standard
     output, or, for a command whose output is a folder, no change of what `moved()` says. `watch()` is called
     about twice a second, and whatever it raises ends the command. With `output=False` standard output is thrown
-    away.
+    away. `death_signal` is what the command gets when the worker dies: SIGTERM lets it end children of its own.
 
     Raises `ConfigurationError` where the command cannot be started.
     """
@@ -104,6 +104,7 @@ class Process:
         output: bool = True,
         moved: Callable[[], object] | None = None,
         watch: Callable[[], None] | None = None,
+        death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.tool = os.path.basename(argv[0])  # noqa: PTH119 - a word for messages
         self._argv = list(argv)
@@ -112,6 +113,7 @@ class Process:
         self._output = output
         self._moved = moved
         self._watch = watch
+        self._death_signal = death_signal
         self._tail = bytearray()
         self._ended = False
         self._watched_at = 0.0
@@ -127,7 +129,7 @@ class Process:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
-                preexec_fn=lambda: die_with(parent),
+                preexec_fn=lambda: die_with(parent, self._death_signal),
             )
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -250,11 +252,11 @@ class Process:
             del self._tail[:-TAIL]
 
 
-def die_with(parent: int) -> None:
+def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     """In the child: be killed when the thread that started us is gone."""
     if _LIBC is None:
         return
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 

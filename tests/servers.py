@@ -206,6 +206,14 @@ class Cluster:
         finally:
             self.dropdb(name)
 
+    def databases(self) -> list[str]:
+        """The names of all databases."""
+        with self.connect() as connection:
+            return [
+                name
+                for (name,) in connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()
+            ]
+
     def sessions(self, application: str = "larder") -> int:
         """How many connections an application has to this server."""
         with self.connect() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,6 +163,8 @@ class Dumper:
             output=target is None,
             moved=None if target is None else moved,
             watch=self._snapshot.check,
+            # On SIGTERM pg_dump ends the processes that it reads with, and has the server stop its queries.
+            death_signal=signal.SIGTERM,
         )
 
     def _script(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from tests.dumps import wait_for
 from tests.house import House
 from tests.servers import PASSWORD, SAMPLE, SAMPLE_ROWS, Cluster, contents
 
@@ -118,3 +120,27 @@ def test_the_password_is_nowhere(house: House, postgres: Cluster) -> None:
     for name, content in where.items():
         for spelling in SPELLINGS:
             assert spelling not in content, name
+
+
+def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
+    house: House, postgres: Cluster, shop: str
+) -> None:
+    with psycopg.connect(postgres.socket_dsn(shop)) as owner:
+        owner.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        command = house.start("larder", "backup", "plain", "--json")
+        wait_for(lambda: _waits_for_a_lock(postgres), seconds=60)
+        command.send_signal(signal.SIGINT)
+        output, complaints = command.communicate(timeout=30)
+    assert command.returncode == 1, complaints
+    assert "stopped by SIGINT" in json.loads(output)["error"]
+    (run,) = json.loads(house.larder("runs", "--json").stdout)
+    assert (run["state"], run["failed_step"]) == ("failed", "dump")
+    assert [path.name for path in (house.backups / ".larder" / "spool").iterdir()] == ["host"]
+    assert not list(house.backups.glob("plain/*"))
+    assert house.larder("backup", "plain").returncode == 0
+
+
+def _waits_for_a_lock(postgres: Cluster) -> bool:
+    with postgres.connect() as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'shop'"
+        return connection.execute(query).fetchone() != (0,)
