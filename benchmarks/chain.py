@@ -6,8 +6,8 @@
 
 The script is `pg_dump | gzip` and `sha256sum`. Larder's chain does that, decodes the artifact to its end, copies it
 into the local store, reads the copy back, and rotates. Its time runs from the start of `dump` to the end of `notify`;
-`command` is the time of all of `larder backup`, which starts and ends a Redis and a worker too. Prints ratios of medians,
-and what the spool and the worker took at their peak. Exits with 1 when a target is missed.
+`command` is the time of all of `larder backup`, which starts and ends a Redis and a worker too. Prints ratios of
+medians, and what the spool and the worker took at their peak. Exits with 1 when a target is missed.
 """
 
 from __future__ import annotations

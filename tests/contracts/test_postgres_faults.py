@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -94,6 +96,35 @@ def test_a_dump_that_stalls_is_ended(server: Cluster, form: str, tmp_path: Path)
         assert not pg_dump.is_running()
     assert caught.value.retryable
     assert "stall_timeout" in caught.value.hint
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from tests.dumps import dumped
+
+dumped(sys.argv[1], Path(sys.argv[2]), format=sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_a_killed_worker_leaves_no_pg_dump_and_no_session(server: Cluster, form: str, tmp_path: Path) -> None:
+    with (
+        filled(server, "CREATE TABLE a (n int)") as name,
+        server.connect(name) as blocker,
+        blocker.transaction(),
+    ):
+        blocker.execute("LOCK TABLE a IN ACCESS EXCLUSIVE MODE")
+        worker = psutil.Popen(
+            [sys.executable, "-c", WORKER, server.url(name), tmp_path, form],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        wait_for(lambda: bool(worker.children()) and server.waiting_for_locks(name) == 2)
+        pg_dump = worker.children()[0]
+        worker.kill()
+        worker.wait()
+        wait_for(lambda: not pg_dump.is_running() or pg_dump.status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: server.sessions() == 0)
 
 
 def test_no_secret_is_in_an_argv(server: Cluster, tmp_path: Path) -> None:

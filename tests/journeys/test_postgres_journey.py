@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 
@@ -106,12 +106,7 @@ def test_the_password_is_nowhere(house: House, postgres: Cluster) -> None:
     command = house.start("larder", "backup", "--json")
     seen: set[bytes] = set()
     while command.poll() is None:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    seen.add((entry / "cmdline").read_bytes())
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
+        seen |= set(_argvs(command.pid))
     output, complaints = command.communicate()
     assert command.returncode == 0, complaints
     assert any(b"pg_dump" in line for line in seen), "the sampling saw no pg_dump"
@@ -144,3 +139,16 @@ def _waits_for_a_lock(postgres: Cluster) -> bool:
     with postgres.connect() as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'shop'"
         return connection.execute(query).fetchone() != (0,)
+
+
+def _argvs(process: int) -> Iterator[bytes]:
+    """What `ps` shows of a process, and of everything below it."""
+    try:
+        family = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        try:
+            yield Path(f"/proc/{member.pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
