@@ -83,7 +83,6 @@ class Dumper:
         self._settings = settings
         self._client = client
         self._role = connection.info.user
-        self._database = connection.info.dbname
         self._environment = child_environment(connection)
         if snapshot.may_watch_clients:
             given = self._environment.get("PGOPTIONS", "")
