@@ -152,10 +152,15 @@ def disk_error(error: OSError, folder: Path) -> LarderError:
             "free some space there, or move the folder with LARDER_STATE_DIR or BACKUP_DIR",
         )
     reason = (error.strerror or str(error)).lower()
-    hint = "see who owns the folder, and whether it is mounted read-only"
-    return LarderError(
-        f"unable to use {where}: {reason}", hint if error.errno in (errno.EACCES, errno.EROFS) else ""
-    )
+    return LarderError(f"unable to use {where}: {reason}", _cure(error))
+
+
+def _cure(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "see who owns the folder, and whether it is mounted read-only"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+        return "BACKUP_DIR and LARDER_STATE_DIR have to be folders, or names that a folder can be made under"
+    return "see the system's log, and whether the disk is healthy"
 
 
 def _free(folder: Path) -> str:

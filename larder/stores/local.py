@@ -41,7 +41,6 @@ _REFUSED = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
-    errno.ENOTDIR,
     errno.EISDIR,
     errno.ELOOP,
     errno.ENAMETOOLONG,
@@ -192,6 +191,10 @@ class Local(Store):
             )
         if error.errno in _HANDLES:
             return ExhaustedError(f"{what}: {reason}")
+        if error.errno == errno.ENOTDIR:
+            return RefusedError(
+                f"{what}: {reason}", f"{self.folder} has to be a folder, or a name that one can be made under"
+            )
         if error.errno in _REFUSED:
             return RefusedError(
                 f"{what}: {reason}",
