@@ -35,7 +35,7 @@ backup: .venv/.runtime ## back up what DATABASE_URL or larder.toml names; with n
 	exec $(BIN)/larder backup
 
 test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/.dev ## lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check
