@@ -39,7 +39,12 @@ def of_run(run: Run, settings: Settings, ledger: Ledger) -> dict[str, Any]:
         "warnings": run.warnings,
     }
     if run.state == "failed":
-        document |= {"error": run.error, "hint": run.hint, "failed_step": run.failed_step}
+        document |= {
+            "error": run.error,
+            "hint": run.hint,
+            "failed_step": run.failed_step,
+            "exit_code": exit_code(run),
+        }
     return document
 
 
@@ -52,6 +57,7 @@ def of_refusal(database: str, error: LarderError) -> dict[str, Any]:
         "state": "refused",
         "error": error.message,
         "hint": error.hint,
+        "exit_code": error.exit_code,
     }
 
 

@@ -18,6 +18,7 @@ from psycopg.pq import Conninfo
 
 from larder import secret
 from larder.errors import ConfigurationError, LarderError, RefusedError, UnreachableError
+from larder.problems import nearest
 
 #: Seconds that a server may take to answer, where the connection string does not say.
 CONNECT_TIMEOUT = 10
@@ -126,7 +127,10 @@ def _check(found: Mapping[str, str], path: str) -> None:
         raise ConfigurationError("it has more than one @", _ENCODE)
     for port in filter(None, found.get("port", "").split(",")):
         if not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ConfigurationError("its port is not a number from 1 to 65535", _ENCODE)
+            raise ConfigurationError(
+                "its port is not a number from 1 to 65535",
+                "if the password holds : or /, percent-encode them",
+            )
     if found.get("sslmode", "prefer") not in _SSL_MODES:
         raise ConfigurationError("its sslmode is unknown", f"use one of: {', '.join(_SSL_MODES)}")
     if found.get("sslpassword"):
@@ -169,8 +173,10 @@ def _without_foreign(url: str) -> str:
         elif key.lower() not in FOREIGN:
             if "@" in rest[mark:]:
                 raise ConfigurationError("it has an @ after a ?", _ENCODE)
+            near = nearest(key, sorted(_KEYWORDS))
             raise ConfigurationError(
-                f"it has the parameter '{key}', which PostgreSQL does not know", "remove it"
+                f"it has the parameter '{key}', which PostgreSQL does not know",
+                f"did you mean '{near}'?" if near else "remove it",
             )
     return f"postgresql://{rest[:mark]}" + (f"?{'&'.join(kept)}" if kept else "")
 

@@ -62,7 +62,7 @@ def test_connection_strings_are_read_as_libpq_reads_them(url: str, expected: str
         ("postgresql://u:hunter2@h:s3cr3t/shop", "port"),
         ("postgresql://u:hunter2@h:0/shop", "port"),
         ("postgresql://u:hunter2@[::1/shop", "IPv6"),
-        ("postgresql://u:hunter2@h/shop?sslmod=require", "the parameter 'sslmod'"),
+        ("postgresql://u:hunter2@h/shop?sslmod=require", "did you mean 'sslmode'?"),
         ("postgresql://u:hunter2@h/shop?sslmode=maybe", "sslmode"),
         ("postgresql://u:hunter2@h/shop?sslpassword=s3cr3t", "sslpassword"),
         ("host=h password=hunter2 secret=s3cr3t", "a parameter that PostgreSQL does not know"),

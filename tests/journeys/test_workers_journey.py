@@ -146,6 +146,22 @@ def test_celery_call_backs_up_and_the_password_crosses_nothing(house: House, red
     client.close()
 
 
+def test_every_step_delivered_again_changes_nothing(house: House) -> None:
+    with worker(house) as log:
+        done = house.larder("backup", "files", "--json")
+        assert done.returncode == 0, done.stderr
+        run = json.loads(done.stdout)["run"]
+        before = {path: path.read_bytes() for path in house.backups.glob("files/*")}
+        seen = runs(house)
+        for step in STEPS:
+            command = ["celery", "-A", "workers", "call", f"backup.{step}", "--args", json.dumps([run])]
+            _, complaints = house.start(*command).communicate(timeout=PATIENCE)
+            eventually(lambda step=step: log.read_text().count(f"Task backup.{step}[") >= 4)
+            assert "unexpected error" not in log.read_text(), complaints
+    assert runs(house) == seen
+    assert {path: path.read_bytes() for path in house.backups.glob("files/*")} == before
+
+
 def _commands(monitor: Any) -> Iterator[str]:
     for command in monitor.listen():
         if "the-end" in command["command"]:
