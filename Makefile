@@ -18,7 +18,7 @@ INSTALL_REDIS := $(PIP) $(REDIS) --only-binary :all: 2>/dev/null || command -v r
 	$(BIN)/python -m pip $(REDIS) >.venv/redis.log 2>&1 \
 	|| echo "unable to compile Redis (see .venv/redis.log): install redis-server, or set REDIS_URL" >&2; }
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
-	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+	--no-annotate --custom-compile-command 'make lock'
 
 .PHONY: help setup backup test check format bench lock clean
 

@@ -108,21 +108,26 @@ def _measure(cluster: Cluster, folder: Path, arguments: argparse.Namespace) -> i
     if arguments.data == "mixed":
         for statement in MIXED:
             cluster.execute(statement.format(scale=arguments.scale), "bench")
+    limit: list[float] = []
     script: list[float] = []
     chain: list[dict[str, Any]] = []
     peaks: list[Peaks] = []
     for number in range(1, arguments.rounds + 1):
+        limit.append(_dump_alone(cluster))
         script.append(_script(cluster, folder))
         document, peak = _larder(cluster, folder / f"round-{number}", arguments)
         chain.append(document)
         peaks.append(peak)
         steps = "  ".join(f"{step['name']} {step['seconds']:.2f}" for step in document["steps"])
-        print(f"round {number}: script {script[-1]:.2f} s  chain {document['chain']:.2f} s  ({steps})  "
-              f"command {document['command']:.2f} s")  # fmt: skip
-    return _verdict(script, chain, peaks)
+        print(
+            f"round {number}: pg_dump alone {limit[-1]:.2f} s  script {script[-1]:.2f} s  "
+            f"chain {document['chain']:.2f} s  ({steps})  command {document['command']:.2f} s",
+            flush=True,
+        )
+    return _verdict(limit, script, chain, peaks)
 
 
-def _verdict(script: list[float], chain: list[dict[str, Any]], peaks: list[Peaks]) -> int:
+def _verdict(limit: list[float], script: list[float], chain: list[dict[str, Any]], peaks: list[Peaks]) -> int:
     raw = chain[0]["raw_size"]
     found = {
         "time": statistics.median(document["chain"] for document in chain) / statistics.median(script),
@@ -130,6 +135,10 @@ def _verdict(script: list[float], chain: list[dict[str, Any]], peaks: list[Peaks
         "memory": max(peak.memory for peak in peaks),
     }
     print(f"raw dump {raw / 1e6:.0f} MB, artifact {chain[0]['size'] / 1e6:.1f} MB")
+    medians = {"pg_dump alone": limit, "script": script, "chain": [document["chain"] for document in chain]}
+    print(
+        "medians: " + ", ".join(f"{name} {statistics.median(times):.2f} s" for name, times in medians.items())
+    )
     print(f"chain / script       {found['time']:.2f}  (target {TARGETS['time']:.2f})")
     print(f"peak spool / raw     {found['spool']:.2f}  (target {TARGETS['spool']:.2f})")
     print(f"peak worker process  {found['memory'] / 1e6:.0f} MB  (target {TARGETS['memory'] / 1e6:.0f} MB)")
@@ -141,6 +150,14 @@ def _pgbench(cluster: Cluster, scale: int) -> None:
     subprocess.run(command, env=cluster.environment("bench"), check=True, capture_output=True)
     subprocess.run([cluster.bin / "vacuumdb", "--analyze", "bench"], env=cluster.environment("bench"), check=True,
                    capture_output=True)  # fmt: skip
+
+
+def _dump_alone(cluster: Cluster) -> float:
+    """The seconds that pg_dump takes to write nowhere: what no plain dump can be faster than."""
+    began = time.monotonic()
+    command = [cluster.bin / "pg_dump", "bench"]
+    subprocess.run(command, env=cluster.environment("bench"), stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - began
 
 
 def _script(cluster: Cluster, folder: Path) -> float:

@@ -20,7 +20,6 @@ Exit codes:
   1  failed
   2  usage or configuration
   3  no such database, backup or run
-  4  not authorised
   5  integrity: checksum, size, end mark
   6  database, store or broker out of reach
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from types import TracebackType
 
 from rich.console import Console
@@ -21,6 +22,9 @@ from larder.progress import human_seconds
 #: Seconds between two looks at the ledger.
 LOOK_EVERY = 0.15
 
+#: Seconds to wait for the notice of a run that is over to begin.
+NOTICE_PATIENCE = 5
+
 _STYLES = {"INFO": "green", "WARN": "yellow", "ERROR": "red"}
 _MARKS = {"done": "[green]✓[/]", "running": "[cyan]▸[/]", "waiting": "[yellow]…[/]", "failed": "[red]✗[/]"}
 
@@ -28,7 +32,8 @@ _MARKS = {"done": "[green]✓[/]", "running": "[cyan]▸[/]", "waiting": "[yello
 def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = lambda: None) -> list[Run]:
     """Show the runs until all of them are over and told about; gives them back as they ended.
 
-    `check` is called at each look and may raise, for instance when the worker is gone.
+    `check` is called at each look and may raise, for instance when the worker is gone. A run whose worker was lost is
+    closed as failed once its lease has run out, so that nobody waits for it for ever.
     """
     several = len(run_ids) > 1
     seen = dict.fromkeys(run_ids, 0)
@@ -40,6 +45,8 @@ def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = l
                 for line in ledger.journal.read(run.id, after=seen[run.id]):
                     seen[run.id] = line.id
                     err.print(_shown(line, run.database if several else ""))
+                if not run.over and run.lease_until < datetime.now(UTC):
+                    ledger.runs.close_lost(run.database)
             if all(_settled(run) for run in runs):
                 return runs
             display.update([run for run in runs if not _settled(run)])
@@ -47,7 +54,12 @@ def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = l
 
 
 def _settled(run: Run) -> bool:
-    return run.over and run.step_named("notify").state in ("done", "failed")
+    if run.finished is None or not run.over:
+        return False
+    notice = run.step_named("notify").state
+    # A run that was closed from outside, or while the broker was away, may have no notice on its way.
+    overdue = (datetime.now(UTC) - run.finished).total_seconds() > NOTICE_PATIENCE
+    return notice in ("done", "failed") or (notice != "running" and overdue)
 
 
 def _shown(line: Line, database: str) -> str:

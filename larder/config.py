@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from larder import databases, secret
+from larder.naming import DATABASE_NAME
 from larder.problems import Problems, nearest
 from larder.settings import (
     DatabaseSettings,
@@ -38,8 +39,7 @@ __all__ = [
     "load",
 ]
 
-#: A database's name is a folder name, a key in the ledger and half of a backup's name.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_NAME = re.compile(DATABASE_NAME)
 
 #: What the name of an environment variable looks like. Anything else may be a secret in the wrong place.
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -158,7 +158,7 @@ class _Reader:
             if not isinstance(table, dict):
                 self.problems.add(path, "has to be a table", f"write [{section}.NAME] above its keys")
                 continue
-            if not NAME.fullmatch(name):
+            if not _NAME.fullmatch(name):
                 self.problems.add(path, "a name is letters, digits, - and _, at most 63 of them")
             found[name] = table
         return found

@@ -3,10 +3,10 @@
     LarderError                   exit 1   something failed
     ├── ConfigurationError        exit 2   the operator's settings; every mistake at once
     ├── NotFoundError             exit 3   no such database, backup, run
-    ├── NotAuthorisedError        exit 4   no right to do this
     ├── IntegrityError            exit 5   bytes are not what they were: checksum, size, end mark
     ├── UnreachableError          exit 6   a database, store or broker is out of reach; worth another try
     │   └── RefusedError          exit 6   it answered, and said no (password, name): another try says the same
+    ├── ExhaustedError            exit 1   this machine has run out of disk, memory or handles
     ├── BusyError                 exit 1   somebody else is at it
     ├── LeaseLostError            exit 1   another attempt has taken this run over
     └── InterruptedByOperator     exit 1   Ctrl-C
@@ -50,12 +50,6 @@ class NotFoundError(LarderError):
     """A name that the operator gave means nothing here."""
 
     exit_code = 3
-
-
-class NotAuthorisedError(LarderError):
-    """The caller has not shown the right to do this."""
-
-    exit_code = 4
 
 
 class IntegrityError(LarderError):

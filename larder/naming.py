@@ -16,11 +16,11 @@ MANIFEST_SUFFIX = ".manifest.json"
 #: A file's bare name: what every file system, `sha256sum -c` and a shell without quotes take as it is.
 BARE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}"
 
-#: A database's name is a folder's name too.
-_DATABASE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+#: A database's name is a folder's name too, a key in the ledger, and half of a backup's id.
+DATABASE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 
 _STAMP = "%Y%m%d_%H%M%S"
-_BACKUP_ID = re.compile(rf"({_DATABASE})/([0-9]{{8}}_[0-9]{{6}}|{LATEST})")
+_BACKUP_ID = re.compile(rf"({DATABASE_NAME})/([0-9]{{8}}_[0-9]{{6}}|{LATEST})")
 
 
 def stamp_of(moment: datetime) -> str:

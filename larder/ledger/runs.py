@@ -147,6 +147,11 @@ class Runs:
         with self._engine.begin() as connection:
             return _close(connection, tables.runs.c.id == run_id, datetime.now(UTC), error) > 0
 
+    def close_lost(self, database: str) -> None:
+        """Close the database's run as failed if it was lost: nobody has renewed its lease, and it ran out."""
+        with self._engine.begin() as connection:
+            self._close_lost(connection, database, datetime.now(UTC))
+
     def _close_lost(self, connection: sa.Connection, database: str, now: datetime) -> None:
         lost = LarderError(
             "its worker was lost: nobody has renewed the run's lease",
