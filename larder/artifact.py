@@ -12,7 +12,7 @@ from larder.codecs import Codec, codec
 from larder.databases import Dump, Piece
 from larder.errors import IntegrityError
 from larder.progress import Progress
-from larder.streams import Hashed, digest, durable_file, pour, write_tar
+from larder.streams import Counted, Hashed, digest, durable_file, pour, write_tar
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Artifact:
     globals: File | None = None
 
 
-def encode(dump: Dump, piece: Piece, source: Path, target: Path, wanted: Codec) -> None:
-    """Write what is at `source` in the spool to `target`, encoded as `wanted`.
+def encode(dump: Dump, piece: Piece, source: Path, target: Path, wanted: Codec, progress: Progress) -> None:
+    """Write what is at `source` in the spool to `target`, encoded as `wanted`; `progress` counts raw bytes.
 
     What already has that encoding is linked, not recoded. The result is not trusted until `check` has read it.
     """
     if piece is dump.content and dump.form == "folder":
         with durable_file(target) as sink, closing(wanted.writer(sink)) as encoded:
-            write_tar(source, encoded)
+            write_tar(source, cast(BinaryIO, Counted(encoded, progress)))
     elif piece.encoding == wanted.name:
         os.link(source, target)
     else:
@@ -51,7 +51,10 @@ def encode(dump: Dump, piece: Piece, source: Path, target: Path, wanted: Codec) 
             durable_file(target) as sink,
             closing(wanted.writer(sink)) as encoded,
         ):
-            pour(codec(piece.encoding).reader(cast(BinaryIO, stored)), encoded)
+            pour(
+                codec(piece.encoding).reader(cast(BinaryIO, stored)),
+                cast(BinaryIO, Counted(encoded, progress)),
+            )
 
 
 def check(piece: Piece, target: Path, encoding: Codec, progress: Progress) -> File:

@@ -19,8 +19,8 @@ from larder.progress import Progress
 CHUNK = 1 << 20
 
 
-class Hashed(io.RawIOBase):
-    """A writer that passes bytes on, and knows their number and SHA-256. Closing it leaves the sink open.
+class Counted(io.RawIOBase):
+    """A writer that passes bytes on, and knows their number. Closing it leaves the sink open.
 
     The sink has to take all that it is given at once, as `durable_file` and buffered files do.
     """
@@ -29,14 +29,12 @@ class Hashed(io.RawIOBase):
         super().__init__()
         self.size = 0
         self._sink = sink
-        self._hash = hashlib.sha256()
         self._progress = progress
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
-        self._hash.update(data)
         if self._sink is not None:
             self._sink.write(data)
         count = memoryview(data).nbytes
@@ -44,6 +42,18 @@ class Hashed(io.RawIOBase):
         if self._progress is not None:
             self._progress.add(count)
         return count
+
+
+class Hashed(Counted):
+    """The same, and knows the SHA-256 too."""
+
+    def __init__(self, sink: IO[bytes] | None = None, progress: Progress | None = None) -> None:
+        super().__init__(sink, progress)
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        self._hash.update(data)
+        return super().write(data)
 
     @property
     def sha256(self) -> str:

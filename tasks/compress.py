@@ -22,7 +22,9 @@ def compress(work: Work) -> None:
 
     def encode(piece: Piece, folder: Path, name: str) -> File:
         work.progress.restart(piece.raw_size)
-        artifact.encode(dump, piece, work.spool.path("dump") / piece.path, folder / name, wanted)
+        source = work.spool.path("dump") / piece.path
+        artifact.encode(dump, piece, source, folder / name, wanted, work.progress)
+        work.progress.restart(piece.raw_size)
         return artifact.check(piece, folder / name, wanted, work.progress)
 
     def make(folder: Path) -> Artifact:
