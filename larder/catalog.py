@@ -7,7 +7,7 @@ names, so that pruning `app` cannot touch `app2`. Files that belong to no manife
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from larder.errors import IntegrityError, LarderError, NotFoundError, RefusedError
@@ -92,10 +92,10 @@ def read(store: Store, folder: str = "") -> Catalog:
     A manifest that cannot be read, and an artifact that is missing or has another size than its manifest says, are
     problems of their entry. A store that is out of reach raises: nobody shall take it for an empty one.
     """
-    keys = set(store.keys(folder))
-    entries = list(_entries(store, keys))
+    sizes = store.sizes(folder)
+    entries = list(_entries(store, sizes))
     claimed = {key for entry in entries for key in entry.keys}
-    return Catalog(folder, tuple(sorted(entries, key=_order)), tuple(sorted(keys - claimed)))
+    return Catalog(folder, tuple(sorted(entries, key=_order)), tuple(sorted(sizes.keys() - claimed)))
 
 
 def remove(store: Store, entry: Entry) -> None:
@@ -113,8 +113,8 @@ def remove(store: Store, entry: Entry) -> None:
         )
 
 
-def _entries(store: Store, keys: set[str]) -> Iterator[Entry]:
-    for key in sorted(keys):
+def _entries(store: Store, sizes: Mapping[str, int]) -> Iterator[Entry]:
+    for key in sizes:
         if not key.endswith(MANIFEST_SUFFIX):
             continue
         try:
@@ -129,16 +129,15 @@ def _entries(store: Store, keys: set[str]) -> Iterator[Entry]:
         except OSError as error:
             yield Entry(key, None, (f"unable to read manifest: {error.strerror or error}".lower(),))
             continue
-        yield Entry(key, manifest, tuple(_problems(store, keys, key, manifest)))
+        yield Entry(key, manifest, tuple(_problems(sizes, key, manifest)))
 
 
-def _problems(store: Store, keys: set[str], key: str, manifest: Manifest) -> Iterator[str]:
+def _problems(sizes: Mapping[str, int], key: str, manifest: Manifest) -> Iterator[str]:
     folder, name = posixpath.split(key)
     if name != manifest_name(manifest.artifact.name):
         yield f"its manifest lies under the name {name}"
     for file in manifest.files:
-        found = posixpath.join(folder, file.name)
-        size = store.size(found) if found in keys else None
+        size = sizes.get(posixpath.join(folder, file.name))
         if size is None:
             yield f"{file.name} is missing"
         elif size != file.size:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-from larder import databases, secret
+from larder import databases, secret, stores
 from larder.naming import DATABASE_NAME
 from larder.problems import Problems, nearest
 from larder.settings import (
@@ -26,8 +26,8 @@ from larder.settings import (
     NotifierSettings,
     RetentionSettings,
     Settings,
-    StoreSettings,
 )
+from larder.stores import StoreSettings
 
 __all__ = [
     "DatabaseSettings",
@@ -191,26 +191,32 @@ class _Reader:
             what = "is set, and this version keeps backups in local folders only"
             self.problems.add("BACKUP_S3_BUCKET", what, "unset it")
         found: dict[str, StoreSettings] = {}
-        if not tables:
-            found["local"] = StoreSettings(name="local", path=backup_dir)
-        for name, table in tables.items():
-            checked = self.problems.validate(StoreSettings, table, f"stores.{name}")
-            if checked is not None:
-                path = (self.base / checked.path).absolute()
-                self._keep_apart(name, path, found)
-                found[name] = checked.model_copy(update={"name": name, "path": path})
+        for name, table in (tables or {stores.DEFAULT: {"path": str(backup_dir)}}).items():
+            store = self._store(name, table)
+            if store is not None:
+                self._keep_apart(store, found.values())
+                found[name] = store
         for name, store in found.items():
-            if _lies_in_the_open(state_dir, store.path):
+            if store.lists(state_dir):
                 what = f"lies in the folder of store '{name}', where it would be taken for backups"
                 self.problems.add("state_dir", what, "put it elsewhere, or begin its name with a dot")
         return found
 
-    def _keep_apart(self, name: str, path: Path, others: Mapping[str, StoreSettings]) -> None:
-        for other in others.values():
-            if _real(path) == _real(other.path):
-                self.problems.add(f"stores.{name}.path", f"is the folder of store '{other.name}' too")
-            elif _lies_in_the_open(path, other.path) or _lies_in_the_open(other.path, path):
-                self.problems.add(f"stores.{name}.path", f"and the folder of store '{other.name}' overlap")
+    def _store(self, name: str, table: Raw) -> StoreSettings | None:
+        """The store of one table, by what its kind says; None where something is wrong, which is noted."""
+        path, word = f"stores.{name}", table.get("type", stores.DEFAULT)
+        if not isinstance(word, str) or word not in stores.words():
+            what = f"there is no '{word}'" if isinstance(word, str) else "has to be text, in quotation marks"
+            self.problems.add(f"{path}.type", f"{what}; use one of: {', '.join(stores.words())}")
+            return None
+        checked = self.problems.validate(stores.settings_of(word), table, path)
+        return checked.placed(name, self.base) if checked else None
+
+    def _keep_apart(self, store: StoreSettings, others: Iterable[StoreSettings]) -> None:
+        for other in others:
+            if what := store.collides(other):
+                key, problem = what
+                self.problems.add(f"stores.{store.name}.{key}", problem)
 
     def _notifiers(self, tables: dict[str, Raw]) -> dict[str, NotifierSettings]:
         found: dict[str, NotifierSettings] = {}
@@ -290,22 +296,6 @@ class _Reader:
         return checked.model_copy(
             update={"name": name, "folder": folder, "base": base, "postgres_bin": binaries}
         )
-
-
-def _real(path: Path) -> Path:
-    """`path` with its links followed, as far as they can be."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        return path
-
-
-def _lies_in_the_open(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder`, or below it with no hidden name between: where a store lists its keys."""
-    path, folder = _real(path), _real(folder)
-    return path.is_relative_to(folder) and not any(
-        part.startswith(".") for part in path.relative_to(folder).parts
-    )
 
 
 def _register_secrets(settings: Settings) -> None:

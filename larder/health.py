@@ -49,7 +49,7 @@ def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Ch
 
     yield from _checked("ledger", "sqlite" if _is_file(settings) else "postgresql", ledger_opens)
     for store in settings.stores.values():
-        yield from _checked("store", store.name, lambda store=store: _store(store))  # type: ignore[misc]
+        yield from _store(store)
     for database in settings.databases.values():
         yield from _database(database, settings)
         if ledger:
@@ -91,8 +91,15 @@ def _is_file(settings: Settings) -> bool:
     return settings.ledger_url.get_secret_value().startswith("sqlite")
 
 
-def _store(settings: StoreSettings) -> str:
-    return open_store(settings).check()
+def _store(settings: StoreSettings) -> Iterator[Check]:
+    with _caught() as problem:
+        found = open_store(settings).check()
+    if problem:
+        yield Check("store", settings.name, "failed", problem[0].message, problem[0].hint)
+        return
+    yield Check("store", settings.name, "ok", found.detail)
+    for warning in found.warnings:
+        yield Check("store", settings.name, "warning", warning)
 
 
 def _database(database: DatabaseSettings, settings: Settings) -> Iterator[Check]:

@@ -1,11 +1,10 @@
 """What can be configured: the tables and keys of larder.toml, each with its type, its default and what it is for.
 
-`larder.config` reads them. Whole numbers and truth values are strict: `jobs = "4"` and `days = true` are mistakes.
+`larder.config` reads them. The tables of a plug-in stand in its own module.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,39 +13,13 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
-from larder import codecs, databases, notifiers, schedule, stores
+from larder import codecs, databases, notifiers, schedule
 from larder.errors import ConfigurationError, NotFoundError
+from larder.fields import DAY, Duration, Folder, Table, Whole, YesNo, one_of
 from larder.problems import nearest
-
-_DURATION = re.compile(r"([0-9]+)\s*([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-_DAY = 86400
-
-
-def seconds(value: object) -> object:
-    """`"90s"`, `"10m"`, `"2h"`, `"7d"` as seconds; a number stays one."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("has to be a duration, written as 90s, 10m, 2h or 7d")
-    return int(match[1]) * _SECONDS[match[2]]
-
-
-def _path(value: object) -> object:
-    """A path with `~` spelled out. An empty one is a mistake: it would mean the working folder."""
-    if not isinstance(value, str | Path):
-        return value
-    text = str(value)
-    if not text.strip() or "\0" in text or value == Path():
-        raise ValueError("is empty, or no path")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise ValueError("starts with ~, and there is no such home folder") from None
+from larder.stores import StoreSettings
 
 
 def _url(value: SecretStr) -> SecretStr:
@@ -79,21 +52,8 @@ def _timezones() -> set[str]:
 #: A schedule is checked by looking for its next time, which can be years ahead; many databases share one.
 _problem_with_schedule = cache(schedule.problem_with)
 
-Whole = Annotated[int, Field(strict=True)]
-YesNo = Annotated[bool, Field(strict=True)]
-Duration = Annotated[Whole, BeforeValidator(seconds)]
-Folder = Annotated[Path, BeforeValidator(_path)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]
 Webhook = Annotated[SecretStr, AfterValidator(_webhook)]
-
-
-class Table(BaseModel):
-    """A table of larder.toml: unknown keys are mistakes, and what was written is never printed.
-
-    Fields with `exclude` are no keys; the reader fills them in.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class RetentionSettings(Table):
@@ -133,7 +93,7 @@ class DatabaseSettings(Table):
     stall_timeout: Duration = Field(
         default=1800,
         ge=1,
-        le=7 * _DAY,
+        le=7 * DAY,
         description="a dump in which no byte moves for this long is ended and tried again",
     )
     #: Folders to look for pg_dump in, beside PATH and the usual ones.
@@ -167,20 +127,7 @@ class DatabaseSettings(Table):
     @field_validator("compression")
     @classmethod
     def _compression(cls, value: str) -> str:
-        return _one_of(value, codecs.words())
-
-
-class StoreSettings(Table):
-    """One place that keeps artifacts."""
-
-    name: str = Field(default="", exclude=True)
-    type: str = Field(default="local", description="the kind of store: local")
-    path: Folder = Field(description="the folder that artifacts are kept in")
-
-    @field_validator("type")
-    @classmethod
-    def _type(cls, value: str) -> str:
-        return _one_of(value, stores.words())
+        return one_of(value, codecs.words())
 
 
 class NotifierSettings(Table):
@@ -196,7 +143,7 @@ class NotifierSettings(Table):
     @field_validator("type")
     @classmethod
     def _type(cls, value: str) -> str:
-        return _one_of(value, notifiers.words())
+        return one_of(value, notifiers.words())
 
 
 class General(Table):
@@ -210,7 +157,7 @@ class General(Table):
         default=(), description="folders to look for pg_dump in, beside PATH and the usual ones"
     )
     spread: Duration = Field(
-        default=0, ge=0, le=_DAY, description="scheduled starts are spread over this time, by name"
+        default=0, ge=0, le=DAY, description="scheduled starts are spread over this time, by name"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="how workers write their log")
 
@@ -279,12 +226,6 @@ class Settings:
     def stores_of(self, database: DatabaseSettings) -> list[StoreSettings]:
         """The stores that keep a database's copies."""
         return [self.stores[name] for name in database.stores or tuple(self.stores)]
-
-
-def _one_of(value: str, words: list[str]) -> str:
-    if value not in words:
-        raise ValueError(f"there is no '{value}'; use one of: {', '.join(words)}")
-    return value
 
 
 def _starting_with(value: SecretStr | None, *starts: str) -> SecretStr | None:

@@ -14,8 +14,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, Self, cast
+
+from pydantic import Field
 
 from larder.errors import (
     ExhaustedError,
@@ -25,12 +28,10 @@ from larder.errors import (
     RefusedError,
     UnreachableError,
 )
+from larder.fields import Folder
 from larder.progress import Progress, human_size
-from larder.stores import Store
+from larder.stores import Condition, Store, StoreSettings
 from larder.streams import Hashed, digest_file, durable_file, fsync_folder, pour
-
-if TYPE_CHECKING:
-    from larder.config import StoreSettings
 
 #: Seconds after which a hidden file that nobody writes to any more was left by a killed `put`.
 STALE = 86400
@@ -50,6 +51,36 @@ _HANDLES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
+class LocalSettings(StoreSettings):
+    """A folder."""
+
+    path: Folder = Field(description="the folder that artifacts are kept in")
+
+    def placed(self, name: str, base: Path) -> Self:
+        """The same, called `name`, with a path that begins at `base`."""
+        return self.model_copy(update={"name": name, "path": (base / self.path).absolute()})
+
+    def collides(self, other: StoreSettings) -> tuple[str, str] | None:
+        """Whether this folder is the other store's, or one lies in the other."""
+        if not isinstance(other, LocalSettings):
+            return None
+        if _real(self.path) == _real(other.path):
+            return "path", f"is the folder of store '{other.name}' too"
+        if self.lists(other.path) or other.lists(self.path):
+            return "path", f"and the folder of store '{other.name}' overlap"
+        return None
+
+    def lists(self, folder: Path) -> bool:
+        """Whether `folder` is this one, or below it with no hidden name between."""
+        inner, outer = _real(folder), _real(self.path)
+        return inner.is_relative_to(outer) and not any(
+            part.startswith(".") for part in inner.relative_to(outer).parts
+        )
+
+
+SETTINGS = LocalSettings
+
+
 class Local(Store):
     """Keeps artifacts in one folder and the folders below it."""
 
@@ -61,7 +92,14 @@ class Local(Store):
         """The path of `key`."""
         return str(self._path(key))
 
-    def put(self, key: str, source: Path, sha256: str, progress: Progress | None = None) -> None:
+    def put(
+        self,
+        key: str,
+        source: Path,
+        sha256: str,
+        progress: Progress | None = None,
+        keep_until: datetime | None = None,  # noqa: ARG002 - a folder cannot lock anything
+    ) -> None:
         """Keep the file `source` under `key`; `progress` counts its bytes as they are written.
 
         Raises `IntegrityError` where `source` is not what `sha256` says, where the disk does not give back what was
@@ -105,11 +143,11 @@ class Local(Store):
             except FileNotFoundError:
                 return None
 
-    def keys(self, folder: str = "") -> list[str]:
-        """Every key below `folder`, sorted."""
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """The size in bytes of every key below `folder`, sorted."""
         start = self._path(folder) if folder else self.folder
         with self._told(f"unable to list {start}"):
-            return sorted(_files(start, f"{folder}/" if folder else ""))
+            return dict(sorted(_files(start, f"{folder}/" if folder else "")))
 
     def delete(self, key: str) -> None:
         """Remove `key`, durably."""
@@ -121,7 +159,7 @@ class Local(Store):
                 return
             fsync_folder(path.parent)
 
-    def check(self) -> str:
+    def check(self) -> Condition:
         """Write, read back and delete a small file; says how much room there is."""
         probe = self.folder / f".probe-{secrets.token_hex(4)}{_PARTIAL}"
         content = secrets.token_bytes(64)
@@ -136,7 +174,7 @@ class Local(Store):
                     )
             finally:
                 probe.unlink(missing_ok=True)
-            return f"{human_size(_free(self.folder))} free in {self.folder}"
+            return Condition(f"{human_size(_free(self.folder))} free in {self.folder}")
 
     def _path(self, key: str) -> Path:
         """Where `key` lies. A key never leads out of the store, nor to a hidden name, which would never be listed."""
@@ -205,7 +243,7 @@ class Local(Store):
         )
 
 
-def open_store(settings: StoreSettings) -> Local:
+def open_store(settings: LocalSettings) -> Local:
     """The store in `settings.path`; the folder is made by the first `put`."""
     return Local(settings.name, settings.path)
 
@@ -262,8 +300,8 @@ def _sweep(folder: Path) -> None:
                 continue
 
 
-def _files(folder: Path, before: str) -> Iterator[str]:
-    """The key of every file below `folder`; `before` is what the keys there begin with."""
+def _files(folder: Path, before: str) -> Iterator[tuple[str, int]]:
+    """The key and size of every file below `folder`; `before` is what the keys there begin with."""
     try:
         found = os.scandir(folder)
     except FileNotFoundError:
@@ -275,7 +313,19 @@ def _files(folder: Path, before: str) -> Iterator[str]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(Path(entry.path), f"{before}{entry.name}/")
             elif entry.is_file():
-                yield before + entry.name
+                try:
+                    yield before + entry.name, entry.stat().st_size
+                except FileNotFoundError:
+                    # Deleted since it was listed.
+                    continue
+
+
+def _real(path: Path) -> Path:
+    """`path` with its links followed, as far as they can be."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def _free(folder: Path) -> int:

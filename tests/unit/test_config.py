@@ -22,9 +22,9 @@ from larder.settings import (
     General,
     NotifierSettings,
     RetentionSettings,
-    StoreSettings,
     Table,
 )
+from larder.stores.local import LocalSettings
 
 EXAMPLE = Path(__file__).parents[2] / "larder.example.toml"
 SHOP = "postgresql://backup@db.example/shop"
@@ -317,6 +317,9 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(write: Write) -> None:
         [stores.local]
         type = "ftp"
 
+        [stores.nas]
+        pth = "backups"
+
         [notifiers.ops]
         type = "pigeon"
         on = ["sucess"]
@@ -336,7 +339,8 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(write: Write) -> None:
         "databases.crm.url": "is missing (write url, or url_env with a variable's name)",
         "databases.crm.format": "has to be 'plain' or 'directory'",
         "databases.a/b": "a name is letters, digits, - and _, at most 63 of them",
-        "stores.local.path": "is missing",
+        "stores.nas.path": "is missing",
+        "stores.nas.pth": "unknown key (did you mean 'path'?)",
         "notifiers.ops.url": "is missing (write url, or url_env with a variable's name)",
         "notifiers.ops.on.0": "has to be 'success' or 'failure'",
     }
@@ -635,7 +639,7 @@ def example() -> dict[str, Any]:
         (General, ()),
         (DatabaseSettings, ("databases", "shop")),
         (RetentionSettings, ("databases", "shop", "retention")),
-        (StoreSettings, ("stores", "local")),
+        (LocalSettings, ("stores", "local")),
         (NotifierSettings, ("notifiers", "slack")),
     ],
 )

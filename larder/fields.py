@@ -1,0 +1,62 @@
+"""What keys of the configuration are made of: the base of every table, and the kinds of value with their own spelling.
+
+Whole numbers and truth values are strict: `jobs = "4"` and `days = true` are mistakes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_DURATION = re.compile(r"([0-9]+)\s*([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+DAY = 86400
+
+
+def seconds(value: object) -> object:
+    """`"90s"`, `"10m"`, `"2h"`, `"7d"` as seconds; a number stays one."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("has to be a duration, written as 90s, 10m, 2h or 7d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _path(value: object) -> object:
+    """A path with `~` spelled out. An empty one is a mistake: it would mean the working folder."""
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    if not text.strip() or "\0" in text or value == Path():
+        raise ValueError("is empty, or no path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("starts with ~, and there is no such home folder") from None
+
+
+Whole = Annotated[int, Field(strict=True)]
+YesNo = Annotated[bool, Field(strict=True)]
+Duration = Annotated[Whole, BeforeValidator(seconds)]
+Folder = Annotated[Path, BeforeValidator(_path)]
+
+
+class Table(BaseModel):
+    """A table of larder.toml: unknown keys are mistakes, and what was written is never printed.
+
+    Fields with `exclude` are no keys; the reader fills them in.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def one_of(value: str, words: list[str]) -> str:
+    """`value`, where it is one of `words`; raises `ValueError` naming them otherwise."""
+    if value not in words:
+        raise ValueError(f"there is no '{value}'; use one of: {', '.join(words)}")
+    return value
