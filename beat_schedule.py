@@ -54,8 +54,15 @@ class DatabaseSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What beat sends, and when: for each database a `backup` with its name."""
-    return {f"backup {name}": _entry(database, settings) for name, database in settings.databases.items()}
+    """What beat sends, and when: for each database a `backup` with its name, and `verify` where it was asked for."""
+    entries = {f"backup {name}": _entry(database, settings) for name, database in settings.databases.items()}
+    if settings.verify:
+        entries["verify"] = {
+            "task": "verify",
+            "schedule": DatabaseSchedule(settings.verify, "UTC"),
+            "kwargs": {"trigger": "schedule"},
+        }
+    return entries
 
 
 def _entry(database: DatabaseSettings, settings: Settings) -> dict[str, Any]:

@@ -2,146 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.markup import escape
 
 from console import output
-from larder import catalog
-from larder.catalog import Entry
-from larder.config import DatabaseSettings, Settings
-from larder.errors import ConfigurationError, IntegrityError, NotFoundError
-from larder.ledger.backups import Backup
+from larder import shelf
+from larder.config import Settings
+from larder.errors import IntegrityError, NotFoundError
 from larder.naming import LATEST, parse_backup_id
 from larder.progress import short_size
+from larder.shelf import Shelf, Shelved
 from larder.stores import open_store
 from tasks import context
-
-#: The proof of a backup that the ledger has not seen: nobody has read it back yet.
-UNVERIFIED = "unverified"
-
-
-@dataclass
-class _Shelf:
-    """One backup with its copies, by the store's name."""
-
-    database: str
-    backup: str
-    copies: dict[str, Entry] = field(default_factory=dict)
-
-    @property
-    def entry(self) -> Entry:
-        """A copy whose manifest can be read, if there is one."""
-        return next(
-            (entry for entry in self.copies.values() if entry.manifest), next(iter(self.copies.values()))
-        )
-
-    @property
-    def problems(self) -> list[str]:
-        return [f"{store}: {problem}" for store, entry in self.copies.items() for problem in entry.problems]
 
 
 def print_list(name: str | None, store: str | None, *, as_json: bool) -> int:
     """Print the backups of every database, or of one, or in one store; gives the exit code."""
-    settings = context.settings()
-    wanted = [settings.database(name)] if name is not None else list(settings.databases.values())
-    shelves: list[_Shelf] = []
-    foreign: list[str] = []
-    for database in wanted:
-        found, strangers = _read(settings, database, store)
-        shelves += found
-        foreign += strangers
-    known = context.ledger().backups.all()
-    shelves.sort(key=lambda shelf: (shelf.database, shelf.backup), reverse=True)
+    found = read(store)
+    shelved = list(found.backups) if name is None else of_database(found, name)
+    shelved.reverse()
     if as_json:
-        output.print_json([_document(shelf, known.get(shelf.backup)) for shelf in shelves])
+        output.print_json([_document(one) for one in shelved])
     else:
-        _print_table(shelves, known)
-        for key in sorted(set(foreign)):
-            output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(key)}")
-    return IntegrityError.exit_code if any(shelf.problems for shelf in shelves) else 0
+        _print_table(shelved)
+        for location in found.foreign if name is None else ():
+            output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
+    return exit_code(found, shelved)
 
 
 def print_backup(backup_id: str, *, as_json: bool) -> int:
     """Print a backup's manifest and copies; gives the exit code."""
-    settings = context.settings()
-    name, stamp = parse_backup_id(backup_id)
-    shelves, _ = _read(settings, settings.database(name), None)
-    shelves.sort(key=lambda shelf: shelf.backup)
-    good = [shelf for shelf in shelves if not shelf.problems]
-    found = good[-1:] if stamp == LATEST else [shelf for shelf in shelves if shelf.backup == backup_id]
-    if not found:
-        raise NotFoundError(f"unable to find backup '{backup_id}'", f"larder list {name} shows what there is")
-    shelf = found[0]
-    document = _document(shelf, context.ledger().backups.get(shelf.backup))
-    document["manifest"] = shelf.entry.manifest.to_dict() if shelf.entry.manifest else None
-    document["locations"] = _locations(settings, shelf)
-    document["problems"] = shelf.problems
+    found = read(None)
+    one = find(found, backup_id, good=True)
+    entry = one.entry
+    document = _document(one)
+    document["manifest"] = entry.manifest.to_dict() if entry and entry.manifest else None
+    document["locations"] = _locations(context.settings(), one)
+    document["problems"] = one.problems
     if as_json:
         output.print_json(document)
     else:
         _print_backup(document)
-    return IntegrityError.exit_code if shelf.problems else 0
+    return exit_code(found, [one])
 
 
-def _read(
-    settings: Settings, database: DatabaseSettings, store: str | None
-) -> tuple[list[_Shelf], list[str]]:
-    if store is not None and store not in settings.stores:
-        raise ConfigurationError(
-            f"unable to find store '{store}'", f"configured are: {', '.join(settings.stores)}"
-        )
-    shelves: dict[str, _Shelf] = {}
-    foreign: list[str] = []
-    for place in settings.stores_of(database):
-        if store not in (None, place.name):
-            continue
-        opened = open_store(place)
-        found = catalog.read(opened, database.folder)
-        foreign += [opened.location(key) for key in found.foreign]
-        for entry in found.of(database.name):
-            shelf = shelves.setdefault(entry.backup, _Shelf(database.name, entry.backup))
-            shelf.copies[place.name] = entry
-    return list(shelves.values()), foreign
+def read(store: str | None) -> Shelf:
+    """The shelf, or what one store has on it; stores that are out of reach are named on standard error."""
+    found = shelf.read(context.settings(), context.ledger(), context.trust(), store=store)
+    for error in found.unreachable.values():
+        output.print_error(error)
+    return found
 
 
-def _document(shelf: _Shelf, known: Backup | None) -> dict[str, Any]:
-    manifest = shelf.entry.manifest
-    proof = known.proof if known else UNVERIFIED
+def of_database(found: Shelf, name: str) -> list[Shelved]:
+    """The backups of a database that is configured, or that only its backups are left of.
+
+    Raises `NotFoundError` where there is neither.
+    """
+    shelved = found.of(name)
+    if not shelved:
+        context.settings().database(name)
+    return shelved
+
+
+def find(found: Shelf, backup_id: str, *, good: bool = False) -> Shelved:
+    """The backup `backup_id`, which may be `shop/latest`: then the newest, or the newest that is `good`.
+
+    Raises `NotFoundError`.
+    """
+    name, stamp = parse_backup_id(backup_id)
+    shelved = of_database(found, name)
+    if stamp == LATEST:
+        wanted = [one for one in shelved if one.good_copies or not good]
+    else:
+        wanted = [one for one in shelved if one.backup == backup_id]
+    if not wanted:
+        raise NotFoundError(f"unable to find backup '{backup_id}'", f"larder list {name} shows what there is")
+    return wanted[-1]
+
+
+def exit_code(found: Shelf, shelved: Iterable[Shelved]) -> int:
+    """What a command exits with that looked at these backups: broken ones come before stores that were out of reach."""
+    if any(one.faults for one in shelved):
+        return IntegrityError.exit_code
+    return max((error.exit_code for error in found.unreachable.values()), default=0)
+
+
+def _document(one: Shelved) -> dict[str, Any]:
+    entry = one.entry
+    manifest = entry.manifest if entry else None
     return {
-        "backup": shelf.backup,
-        "database": shelf.database,
+        "backup": one.backup,
+        "database": one.database,
         "engine": manifest.engine if manifest else None,
         "created": manifest.created if manifest else None,
         "artifact": manifest.artifact.name if manifest else None,
         "size": manifest.artifact.size if manifest else None,
         "sha256": manifest.artifact.sha256 if manifest else None,
-        "stores": sorted(shelf.copies),
-        "proof": "broken" if shelf.problems else proof,
-        "pinned": known.pinned if known else False,
+        "stores": sorted(one.copies),
+        "proof": one.proof,
+        "pinned": one.pinned,
     }
 
 
-def _locations(settings: Settings, shelf: _Shelf) -> dict[str, str]:
+def _locations(settings: Settings, one: Shelved) -> dict[str, str]:
     return {
         name: open_store(settings.stores[name]).location(entry.artifact_key)
-        for name, entry in sorted(shelf.copies.items())
+        for name, entry in sorted(one.copies.items())
     }
 
 
-def _print_table(shelves: Iterable[_Shelf], known: dict[str, Backup]) -> None:
+def _print_table(shelved: Sequence[Shelved]) -> None:
     rows = []
-    for shelf in shelves:
-        document = _document(shelf, known.get(shelf.backup))
+    for one in shelved:
+        document = _document(one)
         created = datetime.fromisoformat(document["created"]) if document["created"] else None
         size = short_size(document["size"]) if document["size"] is not None else "-"
-        remark = "; ".join(shelf.problems) or ("pinned" if document["pinned"] else "")
+        remark = "pinned" if one.pinned else ""
         age = output.age(created) if created else "-"
-        rows.append((shelf.backup, age, size, document["proof"], ", ".join(document["stores"]), remark))
+        rows.append((one.backup, age, size, one.proof, ", ".join(document["stores"]) or "none", remark))
     output.print_table(("backup", ">age", ">size", "proof", "stores", ""), rows)
+    for one in shelved:
+        for problem in one.problems:
+            output.out.print(f"[red]broken[/] {escape(one.backup)}: {escape(problem)}")
 
 
 def _print_backup(document: dict[str, Any]) -> None:
@@ -154,9 +140,12 @@ def _print_backup(document: dict[str, Any]) -> None:
         "made by": manifest.get("tool"),
         "server": manifest.get("server_version"),
         "artifact": document["artifact"],
+        "encoding": ", ".join(manifest.get("encoding", ())) or "none",
         "size": f"{short_size(document['size'] or 0)}, decodes to {short_size(manifest.get('raw', {}).get('size', 0))}",
         "sha256": document["sha256"],
         "holds": f"{len(tables)} tables" + (f", {sum(rows):,} rows" if rows else ""),
+        "signed by": (manifest.get("signature") or {}).get("key"),
+        "after": (manifest.get("previous") or {}).get("backup"),
     }
     for name, value in facts.items():
         output.out.print(f"  {name:<9} {escape(str(value))}")

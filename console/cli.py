@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 import larder
-from console import backup, catalogue, doctor, output, runs, status
+from console import backup, catalogue, doctor, keys, output, pins, prune, rebuild, runs, status, verify
 from larder.errors import LarderError
 
 _EXIT_CODES = """
@@ -20,7 +21,7 @@ Exit codes:
   1  failed
   2  usage or configuration
   3  no such database, backup or run
-  5  integrity: checksum, size, end mark
+  5  integrity: checksum, signature, size, end mark, a backup that is gone
   6  database, store or broker out of reach
 """
 
@@ -40,7 +41,7 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
-def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+def command(name: str, group: click.Group = main) -> Callable[[Callable[..., int | None]], click.Command]:
     """A command with `--json`, whose function gives an exit code, and whose errors are printed as they should be."""
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -53,7 +54,7 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
             raise SystemExit(code or 0)
 
         option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-        return main.command(name)(option(run))
+        return group.command(name)(option(run))
 
     return decorate
 
@@ -96,6 +97,69 @@ def _show(backup_id: str, *, as_json: bool) -> int:
     return catalogue.print_backup(backup_id, as_json=as_json)
 
 
+@command("pin")
+@click.argument("backup_id", metavar="BACKUP")
+def _pin(backup_id: str, *, as_json: bool) -> int:
+    """Keep a backup, whatever the retention policy says, in every store that has a copy.
+
+    BACKUP is DB/20251016_020000 or DB/latest.
+    """
+    return pins.set_pin(backup_id, pinned=True, as_json=as_json)
+
+
+@command("unpin")
+@click.argument("backup_id", metavar="BACKUP")
+def _unpin(backup_id: str, *, as_json: bool) -> int:
+    """Leave a pinned backup to the retention policy again.
+
+    Exits with 6 where a store refuses to delete the pin.
+    """
+    return pins.set_pin(backup_id, pinned=False, as_json=as_json)
+
+
+@command("prune")
+@click.argument("database", required=False, metavar="[DB]")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; show what would go and what would stay.")
+@click.option("--force", is_flag=True, help="Delete although rotation is halted, once the cause is known.")
+def _prune(database: str | None, *, dry_run: bool, force: bool, as_json: bool) -> int:
+    """Delete the backups that the retention policy lets go, and say why each one stays or goes.
+
+    The newest stored and the newest proven backup stay in any case. Exits with 1 when rotation is halted and something
+    would have gone.
+    """
+    return prune.prune(database, dry_run=dry_run, force=force, as_json=as_json)
+
+
+@command("verify")
+@click.argument("backup_id", metavar="[BACKUP]", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every backup of every database.")
+@click.option("--store", metavar="NAME", help="Only the copies in this store.")
+@click.option(
+    "--identity",
+    "identities",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An age identity, beside those of the configuration, for what is encrypted.",
+)
+def _verify(
+    backup_id: str | None, *, everything: bool, store: str | None, identities: tuple[Path, ...], as_json: bool
+) -> int:
+    """Read copies from their stores to the very end, and compare them with their manifests.
+
+    Nothing is written to the disk: bytes are hashed, decrypted, decompressed and hashed again as they come. Size,
+    SHA-256, signature, sidecar and the link to the backup before have to be right. What is encrypted and cannot be
+    opened here is hashed only, and said so. Exits with 5 where anything is broken or missing.
+
+    \b
+    Examples:
+      larder verify shop/latest
+      larder verify --all --store s3 --json
+      larder verify shop/20251016_020000 --identity /media/usb/age.key
+    """
+    return verify.verify(backup_id, store, identities, everything=everything, as_json=as_json)
+
+
 @command("runs")
 @click.argument("database", required=False, metavar="[DB]")
 @click.option("--failed", is_flag=True, help="Only runs that failed.")
@@ -129,3 +193,50 @@ def _doctor(*, as_json: bool) -> int:
     Redis version, and the clock. Exits with 1 when a check fails.
     """
     return doctor.print_checks(as_json=as_json)
+
+
+@main.group("catalog")
+def _catalog() -> None:
+    """Work with what the stores hold, and the ledger's record of it."""
+
+
+@command("rebuild", _catalog)
+@click.option("--store", metavar="NAME", help="Only from this store.")
+def _rebuild(*, store: str | None, as_json: bool) -> int:
+    """Take up every backup that the stores hold into this ledger.
+
+    A new machine needs the stores' credentials and nothing else. Where nobody has configured signers and the ledger
+    knows none, the keys that signed are trusted from then on, and named. Doing it twice is fine.
+
+    \b
+    Example, on a machine that has nothing yet:
+      BACKUP_S3_BUCKET=my-backups larder catalog rebuild && larder verify --all
+    """
+    return rebuild.rebuild_catalog(store, as_json=as_json)
+
+
+@main.group("keys")
+def _keys() -> None:
+    """Make the keys that vouch for backups."""
+
+
+@command("new", _keys)
+@click.argument("kind", type=click.Choice(["signer"]))
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Where to; NAME.signer.key here."
+)
+@click.option(
+    "--no-passphrase", is_flag=True, help="Said or not, a signer's file has none: workers sign unattended."
+)
+def _new_key(kind: str, name: str, *, out: Path | None, no_passphrase: bool, as_json: bool) -> int:  # noqa: ARG001
+    """Write a new private key to a file that only its owner can read, and print the lines for larder.toml.
+
+    A signer is the key that a host signs manifests with. NAME is what the configuration calls it.
+
+    \b
+    Examples:
+      larder keys new signer web1
+      larder keys new signer web1 --out /etc/larder/web1.signer.key
+    """
+    return keys.new_signer(name, out, as_json=as_json)

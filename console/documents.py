@@ -33,7 +33,12 @@ def of_run(run: Run, settings: Settings, ledger: Ledger) -> dict[str, Any]:
         "proof": backup.proof if backup else None,
         "seconds": round(run.seconds, 3),
         "steps": [
-            {"name": step.name, "seconds": round(step.seconds or 0, 3), "attempts": step.attempts}
+            {
+                "name": step.name,
+                **({"store": step.store} if step.store else {}),
+                "seconds": round(step.seconds or 0, 3),
+                "attempts": step.attempts,
+            }
             for step in run.steps
         ],
         "warnings": run.warnings,

@@ -68,9 +68,10 @@ def _shown(line: Line, database: str) -> str:
 
 
 def _marked(step: Step) -> str:
+    name = escape(" ".join(filter(None, [step.name, step.store])))
     if step.state == "pending":
-        return f"[dim]· {step.name}[/]"
-    return f"{_MARKS[step.state]} {step.name}"
+        return f"[dim]· {name}[/]"
+    return f"{_MARKS[step.state]} {name}"
 
 
 class _Bars:

@@ -67,7 +67,14 @@ def _document(run: Run) -> dict[str, Any]:
         "hint": run.hint,
         "warnings": run.warnings,
         "steps": [
-            {"name": s.name, "state": s.state, "seconds": s.seconds, "attempts": s.attempts, "error": s.error}
-            for s in run.steps
+            {
+                "name": step.name,
+                **({"store": step.store} if step.store else {}),
+                "state": step.state,
+                "seconds": step.seconds,
+                "attempts": step.attempts,
+                "error": step.error,
+            }
+            for step in run.steps
         ],
     }

@@ -6,13 +6,16 @@ import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from larder.codecs import Codec, codec
+from larder.codecs import codec
 from larder.databases import Dump, Piece
-from larder.errors import IntegrityError
+from larder.encoding import Encoding
+from larder.errors import IntegrityError, RefusedError
 from larder.progress import Progress
-from larder.streams import Counted, Hashed, digest, durable_file, pour, write_tar
+from larder.streams import Counted, HashedReader, chunks, digest, durable_file, pour, write_tar
+
+_HINT = "see the system's log for disk or memory errors"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class File:
     name: str
     size: int
     sha256: str
-    encoding: str
+    #: The codecs that it went through, in this order.
+    encoding: tuple[str, ...]
     raw_size: int
     raw_sha256: str
 
@@ -35,36 +39,56 @@ class Artifact:
     globals: File | None = None
 
 
-def encode(dump: Dump, piece: Piece, source: Path, target: Path, wanted: Codec, progress: Progress) -> None:
+def encode(
+    dump: Dump, piece: Piece, source: Path, target: Path, wanted: Encoding, progress: Progress
+) -> None:
     """Write what is at `source` in the spool to `target`, encoded as `wanted`; `progress` counts raw bytes.
 
-    What already has that encoding is linked, not recoded. The result is not trusted until `check` has read it.
+    What already has that encoding is linked, not recoded; what has its compression is encrypted as it is. The result
+    is not trusted until `check` has read it.
     """
     if piece is dump.content and dump.form == "folder":
         with durable_file(target) as sink, closing(wanted.writer(sink)) as encoded:
             write_tar(source, cast(BinaryIO, Counted(encoded, progress)))
-    elif piece.encoding == wanted.name:
+        return
+    rest = wanted.after(piece.encoding)
+    if rest is not None and not rest.codecs:
         os.link(source, target)
-    else:
-        with (
-            source.open("rb") as stored,
-            durable_file(target) as sink,
-            closing(wanted.writer(sink)) as encoded,
-        ):
-            pour(
-                codec(piece.encoding).reader(cast(BinaryIO, stored)),
-                cast(BinaryIO, Counted(encoded, progress)),
-            )
+        return
+    with source.open("rb") as stored, durable_file(target) as sink:
+        if rest is None:
+            with (
+                closing(codec(piece.encoding).reader(cast(BinaryIO, stored))) as plain,
+                closing(wanted.writer(sink)) as encoded,
+            ):
+                pour(plain, cast(BinaryIO, Counted(encoded, progress)))
+        else:
+            # Stored bytes stand for raw ones, as many as there are to each.
+            share = piece.raw_size / max(source.stat().st_size, 1)
+            with closing(rest.writer(sink)) as encoded:
+                passed = 0
+                for data in chunks(stored):
+                    encoded.write(data)
+                    passed += len(data)
+                    progress.reach(round(passed * share))
 
 
-def check(piece: Piece, target: Path, encoding: Codec, progress: Progress) -> File:
+def check(piece: Piece, target: Path, encoding: Encoding, progress: Progress) -> File:
     """Read `target` from the disk, decode it to its end, and compare with what the dump saw.
 
-    `progress` counts raw bytes. Raises `IntegrityError` when anything differs.
+    `encoding` is the very one that wrote it, which alone can read it back. `progress` counts raw bytes. Raises
+    `IntegrityError` when anything differs.
     """
     with target.open("rb") as stored:
-        source = _HashedReader(stored)
-        decoded = digest(encoding.reader(cast(BinaryIO, source)), progress)
+        source = HashedReader(stored)
+        try:
+            with closing(encoding.reader(cast(BinaryIO, source))) as plain:
+                decoded = digest(plain, progress)
+        except RefusedError:
+            # The key that it was encrypted to is at hand, so it is not the key that is wrong.
+            raise IntegrityError(
+                f"unable to verify {target.name}: its header is not as it was written", _HINT
+            ) from None
     size = target.stat().st_size
     if source.hashed.size != size:
         raise IntegrityError(
@@ -74,24 +98,6 @@ def check(piece: Piece, target: Path, encoding: Codec, progress: Progress) -> Fi
         raise IntegrityError(
             f"unable to verify {target.name}: it decodes to {decoded.size} bytes with SHA-256 {decoded.sha256}, "
             f"and the dump had {piece.raw_size} with {piece.raw_sha256}",
-            "see the system's log for disk or memory errors",
+            _HINT,
         )
-    return File(target.name, size, source.hashed.sha256, encoding.name, decoded.size, decoded.sha256)
-
-
-class _HashedReader:
-    """Passes on what is read, and knows its size and SHA-256."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self.hashed = Hashed()
-
-    def read(self, count: int = -1) -> bytes:
-        data = self._source.read(count)
-        self.hashed.write(data)
-        return data
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    return File(target.name, size, source.hashed.sha256, encoding.names, decoded.size, decoded.sha256)

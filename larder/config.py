@@ -26,6 +26,7 @@ from larder.settings import (
     NotifierSettings,
     RetentionSettings,
     Settings,
+    SignerSettings,
 )
 from larder.stores import StoreSettings
 
@@ -35,6 +36,7 @@ __all__ = [
     "NotifierSettings",
     "RetentionSettings",
     "Settings",
+    "SignerSettings",
     "StoreSettings",
     "load",
 ]
@@ -45,7 +47,13 @@ _NAME = re.compile(DATABASE_NAME)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: The tables that hold tables: [databases.NAME].
-SECTIONS = ("databases", "stores", "notifiers")
+SECTIONS = ("databases", "stores", "notifiers", "signers")
+
+#: The kind, and the name, of the store that BACKUP_S3_BUCKET alone makes.
+_BUCKET_STORE = "s3"
+
+#: Variables that hold secrets and are read by others than Larder.
+_FOREIGN_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 #: One table of the file, as it was written.
 Raw = dict[str, Any]
@@ -137,13 +145,21 @@ class _Reader:
             redis_url=self.environment.redis_url,
             log_format=self.environment.larder_log_format or general.log_format,
             spread=general.spread,
+            identities=tuple((self.base / path).absolute() for path in general.identities),
+            verify=general.verify,
+            verify_budget=general.verify_budget,
             config_file=self.file,
             stores=stores,
-            databases=self._databases(tables["databases"], general, list(stores)),
+            databases=self._databases(tables["databases"], general, stores),
             notifiers=self._notifiers(tables["notifiers"]),
+            signers=self._signers(tables["signers"]),
+            signing_key=(self.base / general.signing_key).absolute() if general.signing_key else None,
             warnings=tuple(self.warnings),
         )
         _register_secrets(found)
+        for variable in _FOREIGN_SECRETS:
+            if self.environ.get(variable):
+                secret.register(self.environ[variable])
         return found
 
     def _tables(self, section: str) -> dict[str, Raw]:
@@ -187,20 +203,32 @@ class _Reader:
         return (self.base / general.state_dir if general.state_dir else backup_dir / ".larder").absolute()
 
     def _stores(self, tables: dict[str, Raw], backup_dir: Path, state_dir: Path) -> dict[str, StoreSettings]:
-        if self.environment.backup_s3_bucket:
-            what = "is set, and this version keeps backups in local folders only"
-            self.problems.add("BACKUP_S3_BUCKET", what, "unset it")
         found: dict[str, StoreSettings] = {}
         for name, table in (tables or {stores.DEFAULT: {"path": str(backup_dir)}}).items():
             store = self._store(name, table)
             if store is not None:
                 self._keep_apart(store, found.values())
                 found[name] = store
+        if self.environment.backup_s3_bucket:
+            self._add_bucket(self.environment.backup_s3_bucket, found)
         for name, store in found.items():
             if store.lists(state_dir):
                 what = f"lies in the folder of store '{name}', where it would be taken for backups"
                 self.problems.add("state_dir", what, "put it elsewhere, or begin its name with a dot")
         return found
+
+    def _add_bucket(self, bucket: str, found: dict[str, StoreSettings]) -> None:
+        """BACKUP_S3_BUCKET keeps a second copy of everything in s3://bucket/backups/."""
+        if _BUCKET_STORE in found or any(store.type == _BUCKET_STORE for store in found.values()):
+            self.warnings.append(
+                f"BACKUP_S3_BUCKET is not used: the configuration has a store '{_BUCKET_STORE}', or one of that type"
+            )
+            return
+        values = {"type": _BUCKET_STORE, "bucket": bucket}
+        named = {"bucket": "BACKUP_S3_BUCKET"}
+        checked = self.problems.validate(stores.settings_of(_BUCKET_STORE), values, "", named=named)
+        if checked is not None:
+            found[_BUCKET_STORE] = checked.placed(_BUCKET_STORE, self.base)
 
     def _store(self, name: str, table: Raw) -> StoreSettings | None:
         """The store of one table, by what its kind says; None where something is wrong, which is noted."""
@@ -235,8 +263,21 @@ class _Reader:
                 found["slack"] = NotifierSettings(name="slack", url=slack)
         return found
 
+    def _signers(self, tables: dict[str, Raw]) -> dict[str, SignerSettings]:
+        found: dict[str, SignerSettings] = {}
+        for name, table in tables.items():
+            path = f"signers.{name}"
+            checked = self.problems.validate(SignerSettings, table, path)
+            if checked is None:
+                continue
+            for other in found.values():
+                if other.public_key == checked.public_key:
+                    self.problems.add(f"{path}.public_key", f"is the key of signer '{other.name}' too")
+            found[name] = checked.model_copy(update={"name": name})
+        return found
+
     def _databases(
-        self, tables: dict[str, Raw], general: General, stores: list[str]
+        self, tables: dict[str, Raw], general: General, stores: Mapping[str, StoreSettings]
     ) -> dict[str, DatabaseSettings]:
         url = self.environment.database_url
         if url and not tables:
@@ -254,10 +295,11 @@ class _Reader:
             if other != name:
                 what = f"its files would collide with those of database '{other}'"
                 self.problems.add(path, what, "rename one")
-            self._check_stores(table.get("stores"), path, stores)
+            self._check_stores(table.get("stores"), path, list(stores))
             values = self._with_defaults(self._secret(table, path))
             checked = self.problems.validate(DatabaseSettings, values, path)
             if checked is not None:
+                self._check_copies(checked, path, stores)
                 base = Path.cwd() if "url_env" in table else self.base
                 found[name] = self._placed(checked, general, name=name, folder=name, base=base)
         return found
@@ -281,13 +323,28 @@ class _Reader:
             elif name in names[:index]:  # type: ignore[index]
                 self.problems.add(place, f"names the store '{name}' a second time")
 
+    def _check_copies(
+        self, checked: DatabaseSettings, path: str, stores: Mapping[str, StoreSettings]
+    ) -> None:
+        """Note what a database asks of its stores that they cannot give."""
+        wanted = [stores[name] for name in checked.stores or stores if name in stores]
+        count = len(checked.stores or stores)
+        if checked.min_copies > count:
+            what = f"asks for {checked.min_copies} copies, and the database has {count} store"
+            what += "" if count == 1 else "s"
+            self.problems.add(f"{path}.min_copies", what)
+        for store in wanted:
+            if store.locks and checked.retention.days is None:
+                what = f"is missing, and store '{store.name}' locks what it keeps for that long"
+                self.problems.add(f"{path}.retention.days", what)
+
     def _with_defaults(self, values: Raw) -> Raw:
-        """BACKUP_RETENTION_DAYS holds for every database that does not say its own days."""
+        """BACKUP_RETENTION_DAYS holds for every database that says no rule of its own."""
         days = self.environment.backup_retention_days
         retention = values.get("retention", {})
-        if days is None or not isinstance(retention, dict):
+        if days is None or retention != {}:
             return values
-        return {**values, "retention": {"days": days, **retention}}
+        return {**values, "retention": {"days": days}}
 
     def _placed(
         self, checked: DatabaseSettings, general: General, *, name: str, folder: str, base: Path

@@ -12,6 +12,7 @@ LATEST = "latest"
 
 SIDECAR_SUFFIX = ".sha256"
 MANIFEST_SUFFIX = ".manifest.json"
+PIN_SUFFIX = ".pin"
 
 #: A file's bare name: what every file system, `sha256sum -c` and a shell without quotes take as it is.
 BARE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}"
@@ -48,6 +49,11 @@ def sidecar_name(artifact: str) -> str:
 def manifest_name(artifact: str) -> str:
     """The name of the manifest of `artifact`, a name or a key."""
     return artifact + MANIFEST_SUFFIX
+
+
+def pin_name(artifact: str) -> str:
+    """The name of the file that pins the backup of `artifact`, a name or a key."""
+    return artifact + PIN_SUFFIX
 
 
 def backup_id(database: str, stamp: str) -> str:

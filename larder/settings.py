@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from larder import codecs, databases, notifiers, schedule
 from larder.errors import ConfigurationError, NotFoundError
-from larder.fields import DAY, Duration, Folder, Table, Whole, YesNo, one_of
+from larder.fields import DAY, Duration, Folder, PublicKey, Size, Table, Whole, YesNo, one_of
 from larder.problems import nearest
 from larder.stores import StoreSettings
 
@@ -52,16 +52,58 @@ def _timezones() -> set[str]:
 #: A schedule is checked by looking for its next time, which can be years ahead; many databases share one.
 _problem_with_schedule = cache(schedule.problem_with)
 
+
+
+def _cron(value: str) -> str:
+    problem = _problem_with_schedule(value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+def _recipient(value: str) -> str:
+    problem = codecs.cipher().check_recipient(value)
+    if problem:
+        raise ValueError(problem)
+    return value
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
+Recipient = Annotated[str, AfterValidator(_recipient)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]
 Webhook = Annotated[SecretStr, AfterValidator(_webhook)]
 
 
-class RetentionSettings(Table):
-    """How long backups are kept."""
+#: How many days backups are kept where nobody says anything about it.
+DEFAULT_DAYS = 30
 
-    days: Whole = Field(
-        default=30, ge=1, le=36500, description="a backup older than this many days is deleted"
+
+def _count(what: str) -> Any:
+    return Field(default=None, ge=1, le=100_000, description=f"the newest backup of this many {what} stays")
+
+
+class RetentionSettings(Table):
+    """How long backups are kept: a backup stays when any rule keeps it. At least one rule always holds."""
+
+    days: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="a backup older than this many days is deleted; default 30 where there is no other rule",
     )
+    keep_last: Whole | None = Field(
+        default=None, ge=1, le=100_000, description="this many of the newest backups stay"
+    )
+    hourly: Whole | None = _count("hours")
+    daily: Whole | None = _count("days")
+    weekly: Whole | None = _count("weeks")
+    monthly: Whole | None = _count("months")
+    yearly: Whole | None = _count("years")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_rule(cls, values: object) -> object:
+        return values if not isinstance(values, dict) or values else {"days": DEFAULT_DAYS}
 
 
 class DatabaseSettings(Table):
@@ -69,14 +111,28 @@ class DatabaseSettings(Table):
 
     name: str = Field(default="", exclude=True)
     url: DatabaseUrl = Field(description="connection string: postgresql://…, sqlite:///…, file:…")
-    schedule: str = Field(default="0 2 * * *", description="cron expression: minute hour day month weekday")
-    timezone: str = Field(default="UTC", description="the time zone that the schedule is read in")
+    schedule: Cron = Field(default="0 2 * * *", description="cron expression: minute hour day month weekday")
+    timezone: str = Field(default="UTC", description="the time zone of schedule and retention")
     format: Literal["plain", "directory"] = Field(
         default="plain", description="PostgreSQL: one SQL stream, or pg_dump's directory with several jobs"
     )
     jobs: Whole = Field(default=2, ge=1, le=64, description="connections that a directory dump reads with")
-    compression: str = Field(default="gzip", description="how the artifact is encoded: gzip, zstd or none")
+    compression: str = Field(
+        default="gzip", description="how the artifact is made smaller: gzip, zstd or none"
+    )
+    compression_level: Annotated[Whole, Field(ge=1, le=19)] | None = Field(
+        default=None, description="zstd: how hard it compresses, 1 to 19; 3 where it is not said"
+    )
+    long_distance: YesNo = Field(
+        default=False, description="zstd: find what repeats within 128 MiB, not only within a few"
+    )
+    encrypt_to: tuple[Recipient, ...] = Field(
+        default=(), description="age: the public keys whose holders alone can read its backups"
+    )
     stores: tuple[str, ...] = Field(default=(), description="where copies are kept; empty: every store")
+    min_copies: Whole = Field(
+        default=1, ge=1, le=64, description="how many stores have to hold a copy for a backup to succeed"
+    )
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     exclude: tuple[str, ...] = Field(
         default=(), description="PostgreSQL: tables to leave out, as schema.table or table, with * and ?"
@@ -108,14 +164,6 @@ class DatabaseSettings(Table):
         """The engine's word, by the connection string: `postgres`, `sqlite`."""
         return databases.engine_of(self.url.get_secret_value())
 
-    @field_validator("schedule")
-    @classmethod
-    def _schedule(cls, value: str) -> str:
-        problem = _problem_with_schedule(value)
-        if problem:
-            raise ValueError(problem)
-        return value
-
     @field_validator("timezone")
     @classmethod
     def _timezone(cls, value: str) -> str:
@@ -127,7 +175,17 @@ class DatabaseSettings(Table):
     @field_validator("compression")
     @classmethod
     def _compression(cls, value: str) -> str:
-        return one_of(value, codecs.words())
+        return one_of(value, list(codecs.compressions()))
+
+    @field_validator("compression_level", "long_distance")
+    @classmethod
+    def _option(cls, value: int | None, info: ValidationInfo) -> int | None:
+        """A key that the compression has no use for is a mistake: somebody counts on it."""
+        compression = info.data.get("compression")
+        option = (info.field_name or "").removeprefix("compression_")
+        if value and compression and option not in codecs.kind(compression).options:
+            raise ValueError(f'is for compression = "zstd", and this database has "{compression}"')
+        return value
 
 
 class NotifierSettings(Table):
@@ -146,6 +204,13 @@ class NotifierSettings(Table):
         return one_of(value, notifiers.words())
 
 
+class SignerSettings(Table):
+    """One key that manifests may be signed with."""
+
+    name: str = Field(default="", exclude=True)
+    public_key: PublicKey = Field(description="the raw Ed25519 public key, 32 bytes in base64")
+
+
 class General(Table):
     """The keys of larder.toml that stand outside every table."""
 
@@ -160,6 +225,19 @@ class General(Table):
         default=0, ge=0, le=DAY, description="scheduled starts are spread over this time, by name"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="how workers write their log")
+    signing_key: Folder | None = Field(
+        default=None,
+        description="the private key that this host signs manifests with; default state_dir/signer.key",
+    )
+    identities: tuple[Folder, ...] = Field(
+        default=(), description="files with private keys of age, on hosts that may decrypt backups"
+    )
+    verify: Cron | None = Field(
+        default=None, description="cron expression, in UTC: when copies are read again, the longest unread first"
+    )
+    verify_budget: Size = Field(
+        default=50 * 10**9, ge=1, description="how many bytes one such verification reads at most"
+    )
 
 
 class Environment(Table):
@@ -197,11 +275,21 @@ class Settings:
     redis_url: SecretStr | None
     log_format: str
     spread: int
+    #: Files with private keys of age; empty on a host that only makes backups.
+    identities: tuple[Path, ...]
+    #: When copies are read again, in UTC; None for never.
+    verify: str | None
+    #: Bytes that one scheduled verification reads at most.
+    verify_budget: int
     #: The file that was read, or None.
     config_file: Path | None
     databases: Mapping[str, DatabaseSettings] = field(default_factory=dict)
     stores: Mapping[str, StoreSettings] = field(default_factory=dict)
     notifiers: Mapping[str, NotifierSettings] = field(default_factory=dict)
+    #: Whose manifests are trusted; none configured: those of the ledger's own hosts.
+    signers: Mapping[str, SignerSettings] = field(default_factory=dict)
+    #: The file of this host's signing key; None for the one in the state folder.
+    signing_key: Path | None = None
     #: What can be worked with, and may not be what was meant.
     warnings: tuple[str, ...] = ()
 
@@ -209,6 +297,11 @@ class Settings:
     def spool_dir(self) -> Path:
         """Where runs do their work, a folder a run."""
         return self.state_dir / "spool"
+
+    @property
+    def signer_keys(self) -> dict[str, str]:
+        """The public key of each configured signer."""
+        return {name: signer.public_key for name, signer in self.signers.items()}
 
     def database(self, name: str) -> DatabaseSettings:
         """The database `name`; raises `NotFoundError`, with the nearest name, where there is none."""
@@ -222,6 +315,14 @@ class Settings:
             first = list(self.databases)[:10]
             hint = f"configured are: {', '.join(first)}{' …' if len(first) < len(self.databases) else ''}"
         raise NotFoundError(f"unable to find database '{name}'", hint)
+
+    def store(self, name: str) -> StoreSettings:
+        """The store `name`; raises `NotFoundError`, with those that there are, where there is none."""
+        if name not in self.stores:
+            raise NotFoundError(
+                f"unable to find store '{name}'", f"configured are: {', '.join(self.stores) or 'none'}"
+            )
+        return self.stores[name]
 
     def stores_of(self, database: DatabaseSettings) -> list[StoreSettings]:
         """The stores that keep a database's copies."""

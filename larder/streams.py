@@ -6,8 +6,6 @@ import hashlib
 import io
 import os
 import tarfile
-import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,92 +59,24 @@ class Hashed(Counted):
         return self._hash.hexdigest()
 
 
-class ReadAhead(io.RawIOBase):
-    """A reader of the bytes that an iterator makes, in a thread of its own, at most `depth` pieces ahead.
+class HashedReader:
+    """Passes on what is read, and knows its size and SHA-256."""
 
-    What the iterator raises is raised to the reader in its place, and again at every later read: a stream
-    that failed never seems to have ended. Closing ends the thread.
-    """
+    def __init__(self, source: IO[bytes], progress: Progress | None = None) -> None:
+        self._source = source
+        self.hashed = Hashed(progress=progress)
 
-    def __init__(self, pieces: Iterator[bytes], depth: int = 2) -> None:
-        super().__init__()
-        self._line = _Line(depth)
-        self._rest = memoryview(b"")
-        # The thread knows the line and not this reader, so that a reader which is let go of ends it.
-        self._thread = threading.Thread(target=self._line.fill, args=(pieces,), daemon=True)
-        self._thread.start()
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes, at most `count` of them."""
+        data = self._source.read(count)
+        self.hashed.write(data)
+        return data
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self.closed:
-            # What was stopped on the way would seem to have ended.
-            raise ValueError("unable to read: the file is closed")
-        if not self._rest:
-            self._rest = memoryview(self._line.take())
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def close(self) -> None:
-        if not self.closed:
-            self._line.stop()
-            self._thread.join()
-            super().close()
-
-
-class _Line:
-    """Pieces on their way from the thread that makes them to the one that reads them."""
-
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
-        self._waiting: deque[bytes] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._stopped = False
-        self._error: BaseException | None = None
-
-    def fill(self, pieces: Iterator[bytes]) -> None:
-        """Put everything that `pieces` gives into the line, until nobody wants more."""
-        error = None
-        try:
-            for piece in pieces:
-                # An empty piece would read as the end.
-                if piece and not self._put(piece):
-                    break
-        except BaseException as raised:  # noqa: BLE001 - raised again where the bytes are wanted
-            error = raised
-        with self._changed:
-            self._error = error
-            self._ended = True
-            self._changed.notify_all()
-
-    def _put(self, piece: bytes) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < self._depth or self._stopped)
-            self._waiting.append(piece)
-            self._changed.notify_all()
-            return not self._stopped
-
-    def take(self) -> bytes:
-        """The next piece; nothing at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
-            if self._waiting:
-                piece = self._waiting.popleft()
-                self._changed.notify_all()
-                return piece
-            if self._error is not None:
-                raise self._error
-            return b""
-
-    def stop(self) -> None:
-        """Want no more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """The next bytes, into `buffer`; gives their number."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def chunks(source: IO[bytes]) -> Iterator[bytes]:

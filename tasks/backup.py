@@ -37,10 +37,12 @@ def start(database: str, trigger: str) -> Run:
     """
     settings = context.settings().database(database)
     runs = context.ledger().runs
-    run, is_new = runs.create(database, trigger, _slot(settings) if trigger == SCHEDULED else None)
+    places = [store.name for store in context.settings().stores_of(settings)]
+    slot = _slot(settings) if trigger == SCHEDULED else None
+    run, is_new = runs.create(database, trigger, slot, stores=places)
     if is_new:
         try:
-            chain.send(run.id)
+            chain.send(run)
         except UnreachableError as error:
             runs.abandon(run.id, error)
             raise

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from celery import chain, current_app
+from celery import Signature, chain, current_app
 from kombu.exceptions import OperationalError
 
 from larder.errors import UnreachableError
-from larder.ledger.runs import BACKUP_STEPS
+from larder.ledger.runs import BACKUP_STEPS, Run, Step
 
 #: Seconds to try to reach the broker before giving up; a message is small.
 _SEND_POLICY = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2}
@@ -17,16 +17,23 @@ def task_name(step: str) -> str:
     return f"backup.{step}"
 
 
-def send(run_id: str, first: str = BACKUP_STEPS[0]) -> None:
+def send(run: Run, first: str = BACKUP_STEPS[0]) -> None:
     """Send a run's chain from the step `first` on; raises `UnreachableError` when the broker is out of reach.
 
-    Each link is immutable and carries the run id. Sending from a later step is how a run resumes.
+    Each link is immutable and carries the run id; an upload carries the name of its store beside, so that each store
+    has a link of its own that people can see. Sending from a later step is how a run resumes.
     """
-    names = BACKUP_STEPS[BACKUP_STEPS.index(first) :]
-    links = [current_app.signature(task_name(name), args=(run_id,), immutable=True) for name in names]
+    start = next(index for index, step in enumerate(run.steps) if step.name == first)
     try:
-        chain(*links).apply_async(retry=True, retry_policy=_SEND_POLICY)
+        chain(*(_link(run, step) for step in run.steps[start:])).apply_async(
+            retry=True, retry_policy=_SEND_POLICY
+        )
     except OperationalError as error:
         raise UnreachableError(
             f"unable to reach the broker: {error}", "check REDIS_URL, and that Redis is running"
         ) from None
+
+
+def _link(run: Run, step: Step) -> Signature:
+    args = (run.id, step.store) if step.store else (run.id,)
+    return current_app.signature(task_name(step.name), args=args, immutable=True)

@@ -8,7 +8,9 @@ import os
 from larder import config
 from larder.config import Settings
 from larder.ledger import Ledger, open_ledger
+from larder.signing import Signer, host_signer
 from larder.spool import host_id, make_private
+from larder.trust import Trust
 
 
 @functools.cache
@@ -25,6 +27,17 @@ def ledger() -> Ledger:
 def host() -> str:
     """The name of the spool that this process works in."""
     return host_id(settings().spool_dir)
+
+
+@functools.cache
+def signer() -> Signer:
+    """The key that this host signs manifests with, read once a process; raises `ConfigurationError`."""
+    return host_signer(settings())
+
+
+def trust() -> Trust:
+    """Whose signatures count: the configured signers', or else those of this ledger's own hosts."""
+    return Trust(settings().signer_keys, ledger().signers.known())
 
 
 @functools.lru_cache(maxsize=1)

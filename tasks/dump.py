@@ -6,21 +6,26 @@ from pathlib import Path
 
 from larder.codecs import codec
 from larder.databases import Dump, open_database
+from larder.encoding import encoding_of
 from larder.spool import Spool, run_folders
+from tasks import context
 from tasks.step import Work, step
 
-#: What a stream passes through on its way to the spool when its archive encoding is too slow to run beside a dump.
-LIGHT = "zstd"
+#: What a stream passes through on its way to the spool when its compression is too slow to run beside a dump.
+LIGHT = codec("zstd", level=1)
 
 
 @step("dump")
 def dump(work: Work) -> None:
     """Write a snapshot of the database into the spool, with its fingerprint."""
     _sweep(work)
+    # A key that cannot be used shall not show after hours of dumping.
+    context.signer()
     work.say(f"Starting database backup at {work.run.stamp}")
     database = open_database(work.database, work.settings.state_dir)
-    wanted = codec(work.database.compression)
-    passing = wanted if wanted.light and wanted.suffix else codec(LIGHT)
+    # Encryption comes with compress: what is in the spool till then is plain to whoever is this user or root.
+    wanted = encoding_of(work.database).compression
+    passing = wanted if wanted and wanted.light else LIGHT
 
     def make(folder: Path) -> Dump:
         return database.dump(folder, passing, work.progress, work.say)

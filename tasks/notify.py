@@ -5,10 +5,10 @@ from __future__ import annotations
 from larder.errors import LarderError
 from larder.ledger.runs import Run
 from larder.notifiers import Notice, open_notifier
-from tasks.step import Work, step
+from tasks.step import Work, step, stored
 
 
-@step("notify")
+@step("notify", spares=stored)
 def notify(work: Work) -> None:
     """Tell the notifiers about the run, success or failure. A notice that can't be sent never fails a backup."""
     failed = work.run.state == "failed"

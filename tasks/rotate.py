@@ -1,50 +1,61 @@
-"""rotate: old backups go, by the retention policy, in every store."""
+"""rotate: old backups go, by the retention policy, in every store that has the new one."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from larder import catalog, retention
-from larder.errors import IntegrityError, LarderError
-from larder.stores import Store, open_store
-from tasks.step import Work, step
+from larder import rotation
+from larder.errors import LarderError
+from larder.rotation import Rotation
+from larder.stores import Store, StoreSettings, open_store
+from tasks import context
+from tasks.step import Work, step, stored
 
 
-@step("rotate")
+@step("rotate", spares=stored)
 def rotate(work: Work) -> None:
     """Delete what the policy lets go, and see that exactly that is gone.
 
-    A store that can't be rotated is a warning: the new backup is in it, and stands.
+    A failed run never comes here, so that nothing goes after it; the next one that is stored cures it, and the failure
+    is not held against this rotation. `larder prune`, which nobody's success precedes, asks for the newest run.
+
+    A store that can't be rotated is a warning: the new backup is in it, and stands. One that does not answer is tried
+    again, after the others.
     """
-    days = work.database.retention.days
-    for settings in work.settings.stores_of(work.database):
-        store = open_store(settings)
-        work.say(f"Rotating old backups (keeping last {days} days)...")
+    out_of_reach: list[LarderError] = []
+    for settings in _with_the_new_one(work):
         try:
-            deleted, left = _rotate(work, store, days)
+            _rotate(work, open_store(settings))
         except LarderError as error:
             if error.retryable:
-                raise
-            work.warn(f"Old backups in {store.name} could not be rotated: {error.message}")
-            continue
-        work.say(f"Deleted {deleted} old backup(s)")
-        work.say(f"Total backups: {left}")
+                out_of_reach.append(error)
+            else:
+                work.warn(f"Old backups in {settings.name} could not be rotated: {error.message}")
+    if out_of_reach:
+        raise out_of_reach[0]
 
 
-def _rotate(work: Work, store: Store, days: int) -> tuple[int, int]:
-    """Apply the policy in one store; gives how many backups were deleted, and how many are left."""
-    before = catalog.read(store, work.database.folder).of(work.database.name)
-    verdicts = retention.plan(before, days, datetime.now(UTC))
-    leaving = {verdict.backup for verdict in verdicts if not verdict.keep}
-    for entry in before:
-        if entry.backup in leaving:
-            catalog.remove(store, entry)
-    left = {entry.backup for entry in catalog.read(store, work.database.folder).of(work.database.name)}
-    survivors = {verdict.backup for verdict in verdicts if verdict.keep}
-    if left != survivors:
-        raise IntegrityError(
-            f"unable to rotate {store.name}: {len(left)} backups are left where the policy keeps {len(survivors)}",
-            "see whether somebody else deletes or adds backups there",
-        )
-    work.ledger.backups.forget(store.name, leaving)
-    return len(leaving), len(left)
+def _with_the_new_one(work: Work) -> list[StoreSettings]:
+    """The stores whose upload in this run succeeded: elsewhere the old ones are the newest that there are."""
+    held = {link.store for link in work.run.uploads if link.state == "done"}
+    return [settings for settings in work.settings.stores_of(work.database) if settings.name in held]
+
+
+def _rotate(work: Work, store: Store) -> None:
+    """Apply the policy in one store."""
+    work.say(f"Rotating old backups (keeping {rotation.policy_of(work.database).description})...")
+    found = rotation.look(store, work.database, work.ledger, context.trust(), datetime.now(UTC))
+    if found.plan.halted:
+        work.warn(f"Rotation of '{work.run.database}' is halted: {found.plan.halted}")
+    cleared = rotation.clear(found, work.ledger)
+    if cleared.problem:
+        work.warn(f"Old backups in {store.name} could not all be deleted: {cleared.problem.message}")
+    work.say(f"Deleted {len(cleared.deleted)} old backup(s)")
+    work.say(f"Total backups: {len(found.entries) - len(cleared.deleted)}")
+    _discard_abandoned(work, found)
+
+
+def _discard_abandoned(work: Work, found: Rotation) -> None:
+    discarded = rotation.discard_abandoned(found.store, work.database, work.ledger)
+    if discarded:
+        work.say(f"Discarded {len(discarded)} abandoned upload(s)")

@@ -27,6 +27,7 @@ from larder.ledger.runs import BACKUP_STEPS, Run
 from larder.progress import Progress, Report
 from larder.secret import redact
 from larder.spool import Spool, disk_error
+from larder.stores import StoreSettings
 from tasks import chain, context
 
 logger = logging.getLogger("larder.run")
@@ -36,9 +37,6 @@ MAX_TRIES = 5
 
 #: Seconds before the second try; each later one waits twice as long, give or take a half.
 BACKOFF = 2.0
-
-#: A failure of these steps is a warning: the backup is already in its stores, read back.
-AFTER_STORED = ("rotate", "notify")
 
 _LEVELS = {"INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
 
@@ -57,6 +55,11 @@ class Work:
     artifact: str | None = None
     #: What else is committed, in the same transaction.
     also: Callable[[sa.Connection], None] | None = None
+
+    @property
+    def store(self) -> StoreSettings:
+        """The store that this upload is for; raises `NotFoundError` when it is no longer configured."""
+        return self.settings.store(self.lease.store)
 
     @property
     def database(self) -> DatabaseSettings:
@@ -83,13 +86,35 @@ class Work:
         self.ledger.journal.write(self.run.id, level, text)
 
 
-def step(name: str) -> Callable[[Callable[[Work], None]], Task]:
-    """Make a function of `Work` the link `name` of the backup chain."""
+@dataclass(frozen=True)
+class _Link:
+    """What a step's own file says of it."""
+
+    name: str
+    function: Callable[[Work], None]
+    #: Whether the run stands although this link failed for good.
+    spares: Callable[[Work], bool]
+
+
+def stored(_work: Work) -> bool:
+    """A failure of what comes after the uploads never fails a backup: it is in its stores, read back."""
+    return True
+
+
+def step(
+    name: str, spares: Callable[[Work], bool] = lambda _work: False
+) -> Callable[[Callable[[Work], None]], Task]:
+    """Make a function of `Work` the link `name` of the backup chain.
+
+    `spares` says whether a failure of this link is a warning, after which the chain goes on.
+    """
 
     def decorate(function: Callable[[Work], None]) -> Task:
+        this = _Link(name, function, spares)
+
         @shared_task(bind=True, name=chain.task_name(name), max_retries=None)
-        def link(self: Task, run_id: str) -> None:
-            _run(self, name, function, run_id)
+        def link(self: Task, run_id: str, store: str = "") -> None:
+            _run(self, this, run_id, store)
 
         link.__doc__ = function.__doc__
         return link
@@ -97,9 +122,10 @@ def step(name: str) -> Callable[[Callable[[Work], None]], Task]:
     return decorate
 
 
-def _run(task: Task, name: str, function: Callable[[Work], None], run_id: str) -> None:
+def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     ledger = context.ledger()
-    lease = ledger.leases.take(run_id, name, context.host())
+    name = link.name
+    lease = ledger.leases.take(run_id, name, context.host(), store)
     if isinstance(lease, Refusal):
         if lease is Refusal.DONE:
             return
@@ -108,13 +134,13 @@ def _run(task: Task, name: str, function: Callable[[Work], None], run_id: str) -
     work = _work(task, ledger, lease)
     try:
         with _Keeper(ledger, lease):
-            function(work)
+            link.function(work)
             ledger.leases.finish(lease, artifact=work.artifact, also=work.also)
     except LeaseLostError as error:
         logger.warning("%s", error.message)
         raise Ignore from None
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to end
-        _after_failure(task, work, _as_larder_error(error, work))
+        _after_failure(task, link, work, _as_larder_error(error, work))
 
 
 def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
@@ -133,16 +159,16 @@ def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
     )
 
 
-def _after_failure(task: Task, work: Work, error: LarderError) -> None:
+def _after_failure(task: Task, link: _Link, work: Work, error: LarderError) -> None:
     """Try again later, warn, or fail: by what kind of error it is, and where in the chain."""
     try:
         if error.retryable and work.lease.tries < MAX_TRIES:
             _try_again(task, work, error)
-        if work.lease.step in AFTER_STORED:
+        if link.spares(work):
             _carry_on(work, error)
             return
         work.complain(f"Backup of '{work.run.database}' failed at step {work.lease.step}: {error}")
-        work.ledger.leases.fail(work.lease, error)
+        work.ledger.leases.fail(work.lease, error, also=work.also)
     except LeaseLostError as lost:
         logger.warning("%s", lost.message)
         raise Ignore from None
@@ -159,15 +185,16 @@ def _try_again(task: Task, work: Work, error: LarderError) -> NoReturn:
 
 
 def _carry_on(work: Work, error: LarderError) -> None:
-    """Keep the backup, which is in its stores, and have the rest of the chain go on with a warning."""
+    """Have the rest of the chain go on with a warning: the backup stands, or others may still hold it."""
     if work.run.state != "failed":
-        work.warn(f"Step {work.lease.step} failed, and the backup stands: {error.message}")
+        which = f" for {work.lease.store}" if work.lease.store else ""
+        work.warn(f"Step {work.lease.step}{which} failed, and the backup goes on without: {error.message}")
     work.ledger.leases.finish(work.lease, error=error.message)
 
 
 def _tell(work: Work) -> None:
     try:
-        chain.send(work.run.id, LAST_STEP)
+        chain.send(work.run, LAST_STEP)
     except UnreachableError as error:
         logger.error("run %s failed, and nobody could be told: %s", work.run.id, error.message)
 

@@ -1,4 +1,4 @@
-"""What tests share: database servers, started once a session when somebody first asks for them."""
+"""What tests share: database servers and an S3 server, started once a session when somebody first asks for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.object_storage import ObjectServer
 from tests.servers import Cluster, Clusters, postgres_installs
 
 
@@ -29,3 +30,14 @@ def empty_postgres_database(clusters: Clusters) -> Iterator[str]:
     server = clusters.get(max(postgres_installs()))
     with server.database("empty") as name:
         yield server.url(name)
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """An S3 server, to make buckets on: `object_server.bucket()`."""
+    server = ObjectServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -33,6 +33,8 @@ TASK_MODULES = (
     "tasks.upload",
     "tasks.rotate",
     "tasks.notify",
+    "tasks.prune",
+    "tasks.verify",
 )
 
 

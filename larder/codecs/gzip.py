@@ -14,7 +14,7 @@ from isal import igzip_lib, igzip_threaded
 
 from larder.codecs import Codec
 from larder.errors import IntegrityError
-from larder.streams import ReadAhead
+from larder.pipes import ReadAhead
 
 #: ISA-L's levels are 0 to 3. 2 and 3 cost a fifth and two thirds more time for 5 % less size.
 LEVEL = 1
@@ -36,7 +36,6 @@ class Gzip(Codec):
     """One gzip member without name or time, so that the same content makes the same bytes."""
 
     suffix = ".gz"
-    light = True
 
     def writer(self, sink: BinaryIO) -> BinaryIO:
         """A file to write plain bytes to, for the thread that asked for it.

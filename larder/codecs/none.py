@@ -12,7 +12,6 @@ class Plain(Codec):
     """Passes bytes through."""
 
     suffix = ""
-    light = True
 
     def writer(self, sink: BinaryIO) -> BinaryIO:
         """A file to write to, whose closing leaves `sink` open."""

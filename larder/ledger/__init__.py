@@ -11,6 +11,8 @@ manifests, which are the truth about backups.
 | `leases` | who may work on a run now, and whose commit counts |
 | `backups` | which backups and copies are known, and their proof |
 | `journal` | the lines that a run wrote for people |
+| `signers` | which keys its hosts sign manifests with |
+| `slots` | whether the clock has started a task already |
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from larder.ledger.journal import Journal
 from larder.ledger.leases import Leases
 from larder.ledger.runs import Runs
 from larder.ledger.schema import open_engine
+from larder.ledger.signers import Signers
+from larder.ledger.slots import Slots
 
 __all__ = ["Ledger", "open_ledger"]
 
@@ -35,6 +39,8 @@ class Ledger:
         self.leases = Leases(engine)
         self.backups = Backups(engine)
         self.journal = Journal(engine)
+        self.signers = Signers(engine)
+        self.slots = Slots(engine)
 
     def close(self) -> None:
         """Let go of every connection."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from larder.ledger import tables
-from larder.manifest import Manifest
+from larder.manifest import Manifest, Previous
+from larder.naming import parse_backup_id
 
 _COLUMNS = (
     "id",
@@ -21,6 +22,7 @@ _COLUMNS = (
     "size",
     "sha256",
     "raw_size",
+    "manifest",
     "proof",
     "pinned",
 )
@@ -28,10 +30,13 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Copy:
-    """One store's copy: the artifact's key there, and when it was last read back (UTC)."""
+    """One store's copy: the artifact's key there."""
 
     key: str
-    verified: datetime
+    #: When it was last read to its end (UTC); None where only its manifest vouches for it.
+    verified: datetime | None
+    #: What was wrong with it then.
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Backup:
     size: int
     sha256: str
     raw_size: int
+    #: The SHA-256 of its manifest's bytes; None for one from before manifests were linked.
+    manifest: str | None
     proof: str
     pinned: bool
     copies: dict[str, Copy]
@@ -57,31 +64,24 @@ class Backups:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def record(self, connection: sa.Connection, manifest: Manifest, keys: dict[str, str]) -> None:
-        """Write down that every copy of a backup was read back, inside the caller's transaction.
+    def record(
+        self,
+        connection: sa.Connection,
+        manifest: Manifest,
+        keys: Mapping[str, str],
+        *,
+        verified: datetime | None,
+    ) -> None:
+        """Write down copies of a backup, inside the caller's transaction. Recording twice is fine.
 
-        `keys` gives each store's name and the artifact's key there. Recording twice is fine.
+        `keys` gives each store's name and the artifact's key there; `verified` says when they were read to their end,
+        or that nobody has read them yet.
         """
         known = connection.execute(
             sa.select(tables.backups.c.id).where(tables.backups.c.id == manifest.backup)
         ).scalar()
         if known is None:
-            connection.execute(
-                tables.backups.insert().values(
-                    id=manifest.backup,
-                    database=manifest.database,
-                    run=manifest.run,
-                    engine=manifest.engine,
-                    created=datetime.fromisoformat(manifest.created),
-                    artifact=manifest.artifact.name,
-                    size=manifest.artifact.size,
-                    sha256=manifest.artifact.sha256,
-                    raw_size=manifest.raw.size,
-                    proof="stored",
-                    pinned=False,
-                )
-            )
-        now = datetime.now(UTC)
+            connection.execute(tables.backups.insert().values(**_row(manifest)))
         connection.execute(
             tables.copies.delete().where(
                 tables.copies.c.backup == manifest.backup, tables.copies.c.store.in_(keys)
@@ -90,15 +90,66 @@ class Backups:
         connection.execute(
             tables.copies.insert(),
             [
-                {"backup": manifest.backup, "store": store, "key": key, "verified": now}
+                {"backup": manifest.backup, "store": store, "key": key, "verified": verified}
                 for store, key in keys.items()
             ],
         )
 
-    def forget(self, store: str, backup_ids: Iterable[str]) -> None:
-        """Note that `store` no longer has these backups; one that no store has is forgotten."""
+    def adopt(self, manifest: Manifest, keys: Mapping[str, str]) -> None:
+        """Write down copies that were found in stores and that this ledger does not know yet."""
+        with self._engine.begin() as connection:
+            known = set(
+                connection.execute(
+                    sa.select(tables.copies.c.store).where(tables.copies.c.backup == manifest.backup)
+                ).scalars()
+            )
+            missing = {store: key for store, key in keys.items() if store not in known}
+            if missing:
+                self.record(connection, manifest, missing, verified=None)
+
+    def checked(self, backup_id: str, store: str, problem: str | None) -> None:
+        """Note that a copy has been read to its end just now, and what was wrong with it.
+
+        A backup whose every copy is wrong is `broken`; one that has a good copy again is `stored` again.
+        """
+        with self._engine.begin() as connection:
+            copy = sa.and_(tables.copies.c.backup == backup_id, tables.copies.c.store == store)
+            connection.execute(
+                tables.copies.update().where(copy).values(verified=datetime.now(UTC), problem=problem)
+            )
+            good = sa.exists().where(
+                tables.copies.c.backup == tables.backups.c.id, tables.copies.c.problem.is_(None)
+            )
+            this = tables.backups.c.id == backup_id
+            connection.execute(tables.backups.update().where(this, ~good).values(proof="broken"))
+            connection.execute(
+                tables.backups.update()
+                .where(this, good, tables.backups.c.proof == "broken")
+                .values(proof="stored")
+            )
+
+    def newest_manifest(self, database: str, before: str) -> Previous | None:
+        """The database's newest backup that is older than the backup `before`, to be named by its manifest."""
+        query = (
+            sa.select(tables.backups.c.id, tables.backups.c.manifest)
+            .where(
+                tables.backups.c.database == database,
+                tables.backups.c.id < before,
+                tables.backups.c.manifest.is_not(None),
+            )
+            .order_by(tables.backups.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            found = connection.execute(query).one_or_none()
+        return Previous(*found) if found else None
+
+    def forget(self, store: str, backup_ids: Iterable[str], reason: str = "by its retention policy") -> None:
+        """Note that these backups were deleted from `store` on purpose; one that no store has is forgotten."""
         gone = list(backup_ids)
         with self._engine.begin() as connection:
+            for backup_id in gone:
+                _remember_removal(connection, backup_id, store, reason)
             connection.execute(
                 tables.copies.delete().where(tables.copies.c.store == store, tables.copies.c.backup.in_(gone))
             )
@@ -106,6 +157,21 @@ class Backups:
             connection.execute(
                 tables.backups.delete().where(tables.backups.c.id.in_(gone), tables.backups.c.id.not_in(left))
             )
+
+    def set_pinned(self, backup_id: str, *, pinned: bool) -> None:
+        """Note whether a store has the backup's pin; one that the ledger does not know is fine."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                tables.backups.update().where(tables.backups.c.id == backup_id).values(pinned=pinned)
+            )
+
+    def removed(self, database: str | None = None) -> set[tuple[str, str]]:
+        """Backup and store of every copy that was deleted on purpose."""
+        query = sa.select(tables.removed.c.backup, tables.removed.c.store)
+        if database is not None:
+            query = query.where(tables.removed.c.database == database)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return {(backup, store) for backup, store in connection.execute(query)}
 
     def get(self, backup_id: str) -> Backup | None:
         """The backup `backup_id`, or None where the ledger does not know it."""
@@ -119,16 +185,53 @@ class Backups:
         columns = [tables.backups.c[name] for name in _COLUMNS]
         joined = tables.backups.outerjoin(tables.copies, tables.copies.c.backup == tables.backups.c.id)
         query = (
-            sa.select(*columns, tables.copies.c.store, tables.copies.c.key, tables.copies.c.verified)
+            sa.select(
+                *columns,
+                tables.copies.c.store,
+                tables.copies.c.key,
+                tables.copies.c.verified,
+                tables.copies.c.problem,
+            )
             .select_from(joined)
             .where(*wanted)
             .order_by(tables.backups.c.created)
         )
         found: dict[str, Backup] = {}
         with self._engine.connect().execution_options(reads=True) as connection:
-            for *values, store, key, verified in connection.execute(query):
+            for *values, store, key, verified, problem in connection.execute(query):
                 fields: dict[str, Any] = dict(zip(_COLUMNS, values, strict=True))
                 backup = found.setdefault(fields["id"], Backup(**fields, copies={}))
                 if store is not None:
-                    backup.copies[store] = Copy(key, verified)
+                    backup.copies[store] = Copy(key, verified, problem)
         return found
+
+
+def _row(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "id": manifest.backup,
+        "database": manifest.database,
+        "run": manifest.run,
+        "engine": manifest.engine,
+        "created": manifest.created_at,
+        "artifact": manifest.artifact.name,
+        "size": manifest.artifact.size,
+        "sha256": manifest.artifact.sha256,
+        "raw_size": manifest.raw.size,
+        "manifest": manifest.digest,
+        "proof": "stored",
+        "pinned": False,
+    }
+
+
+def _remember_removal(connection: sa.Connection, backup_id: str, store: str, reason: str) -> None:
+    this = sa.and_(tables.removed.c.backup == backup_id, tables.removed.c.store == store)
+    connection.execute(tables.removed.delete().where(this))
+    connection.execute(
+        tables.removed.insert().values(
+            backup=backup_id,
+            store=store,
+            database=parse_backup_id(backup_id)[0],
+            moment=datetime.now(UTC),
+            reason=reason,
+        )
+    )

@@ -33,6 +33,7 @@ class Refusal(Enum):
     OVER = "the run is over"
     BUSY = "another attempt is at it"
     EARLY = "an earlier step is not done"
+    PASSED = "the chain went on without it"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Lease:
 
     run: str
     step: str
+    #: The store that an upload is for; empty for every other link.
+    store: str
     attempt: int
     #: How often this step has been started, this time included.
     tries: int
@@ -53,8 +56,8 @@ class Leases:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def take(self, run_id: str, step: str, host: str) -> Lease | Refusal:
-        """Start `step` on `host`, or say why there is nothing to start. Raises `NotFoundError`."""
+    def take(self, run_id: str, step: str, host: str, store: str = "") -> Lease | Refusal:
+        """Start `step` (for `store`) on `host`, or say why there is nothing to start. Raises `NotFoundError`."""
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             run = (
@@ -73,14 +76,16 @@ class Leases:
                 .mappings()
                 .all()
             )
-            refusal = _refusal(run, links, step, now)
+            link = _link(links, run_id, step, store)
+            refusal = _refusal(run, links, link, now)
             if refusal is not None:
                 return refusal
             lease = Lease(
                 run=run_id,
                 step=step,
+                store=store,
                 attempt=run["attempt"] + 1,
-                tries=next(link["attempts"] for link in links if link["name"] == step) + 1,
+                tries=link["attempts"] + 1,
                 began=now,
             )
             self._start(connection, lease, host, still_active=run["state"] in tables.ACTIVE)
@@ -146,8 +151,10 @@ class Leases:
             )
             _end_step(connection, lease, now, "waiting", error.message)
 
-    def fail(self, lease: Lease, error: LarderError) -> None:
-        """End the run as failed at this step; raises `LeaseLostError`."""
+    def fail(
+        self, lease: Lease, error: LarderError, *, also: Callable[[sa.Connection], None] | None = None
+    ) -> None:
+        """End the run as failed at this step, and commit what `also` writes; raises `LeaseLostError`."""
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             _guarded(
@@ -162,6 +169,8 @@ class Leases:
                 progress=None,
             )
             _end_step(connection, lease, now, "failed", error.message)
+            if also is not None:
+                also(connection)
 
     def _start(self, connection: sa.Connection, lease: Lease, host: str, *, still_active: bool) -> None:
         values: dict[str, Any] = {
@@ -174,25 +183,44 @@ class Leases:
         connection.execute(tables.runs.update().where(tables.runs.c.id == lease.run).values(values))
         connection.execute(
             tables.steps.update()
-            .where(tables.steps.c.run == lease.run, tables.steps.c.name == lease.step)
+            .where(*_this_link(lease))
             .values(state="running", attempts=lease.tries, started=lease.began, finished=None, error=None)
         )
 
 
-def _refusal(run: sa.RowMapping, links: Sequence[sa.RowMapping], step: str, now: datetime) -> Refusal | None:
-    by_name = {link["name"]: link for link in links}
-    if step not in by_name:
-        raise NotFoundError(f"unable to start step '{step}': run '{run['id']}' has no such step")
-    if by_name[step]["state"] == "done":
+def _link(links: Sequence[sa.RowMapping], run_id: str, step: str, store: str) -> sa.RowMapping:
+    for link in links:
+        if (link["name"], link["store"]) == (step, store):
+            return link
+    which = f" for store '{store}'" if store else ""
+    raise NotFoundError(f"unable to start step '{step}'{which}: run '{run_id}' has no such step")
+
+
+def _refusal(
+    run: sa.RowMapping, links: Sequence[sa.RowMapping], link: sa.RowMapping, now: datetime
+) -> Refusal | None:
+    if link["state"] == "done":
         return Refusal.DONE
-    if by_name[step]["state"] == "running" and run["lease_until"] > now:
+    if link["state"] == "running" and run["lease_until"] > now:
         return Refusal.BUSY
     if run["state"] not in tables.ACTIVE:
-        return None if step == LAST_STEP else Refusal.OVER
-    before = [link for link in links if link["position"] < by_name[step]["position"]]
-    if any(link["state"] not in ("done", "failed") for link in before):
+        return None if link["name"] == LAST_STEP else Refusal.OVER
+    before = [other for other in links if other["position"] < link["position"]]
+    if any(other["state"] not in ("done", "failed") for other in before):
         return Refusal.EARLY
+    after = [other for other in links if other["position"] > link["position"]]
+    if any(other["state"] != "pending" for other in after):
+        # A failed upload that the chain went on without: a message of it that comes late starts nothing anew.
+        return Refusal.PASSED
     return None
+
+
+def _this_link(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        tables.steps.c.run == lease.run,
+        tables.steps.c.name == lease.step,
+        tables.steps.c.store == lease.store,
+    )
 
 
 def _guarded(connection: sa.Connection, lease: Lease, **values: object) -> None:
@@ -208,6 +236,6 @@ def _guarded(connection: sa.Connection, lease: Lease, **values: object) -> None:
 def _end_step(connection: sa.Connection, lease: Lease, now: datetime, state: str, error: str | None) -> None:
     connection.execute(
         tables.steps.update()
-        .where(tables.steps.c.run == lease.run, tables.steps.c.name == lease.step)
+        .where(*_this_link(lease))
         .values(state=state, finished=now, seconds=(now - lease.began).total_seconds(), error=error)
     )

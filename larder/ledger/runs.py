@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -26,11 +26,17 @@ QUEUE_PATIENCE = timedelta(hours=1)
 _CREATE_ATTEMPTS = 5
 
 
+#: The link of which there is one for each store.
+UPLOAD = "upload"
+
+
 @dataclass(frozen=True)
 class Step:
     """One link of a run's chain. `seconds` is the time that its last attempt took."""
 
     name: str
+    #: The store that an upload is for; empty for every other link.
+    store: str
     state: Literal["pending", "running", "waiting", "done", "failed"]
     attempts: int
     started: datetime | None
@@ -80,8 +86,13 @@ class Run:
         return ((self.finished or datetime.now(UTC)) - self.created).total_seconds()
 
     def step_named(self, name: str) -> Step:
-        """The step `name`; raises `KeyError` where the chain has none."""
+        """The first step `name`, one of `BACKUP_STEPS`."""
         return next(step for step in self.steps if step.name == name)
+
+    @property
+    def uploads(self) -> tuple[Step, ...]:
+        """The links that make copies, one a store, in order."""
+        return tuple(step for step in self.steps if step.name == UPLOAD)
 
 
 class Runs:
@@ -90,8 +101,10 @@ class Runs:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def create(self, database: str, trigger: str, slot: datetime | None = None) -> tuple[Run, bool]:
-        """Begin a run of `database`, or give back the one that has the same `slot`.
+    def create(
+        self, database: str, trigger: str, slot: datetime | None = None, *, stores: Sequence[str]
+    ) -> tuple[Run, bool]:
+        """Begin a run of `database` that makes a copy in each of `stores`, or give back the one of the same `slot`.
 
         Returns the run, and whether it is new. Raises `BusyError` while another run of the database is under way. A run
         that was lost (nobody renewed its lease) is closed as failed first, and does not stand in the way.
@@ -104,7 +117,7 @@ class Runs:
                     existing = self._standing_in_the_way(connection, database, slot)
                     if existing is not None:
                         return self._of_same_slot(existing, slot), False
-                    return self._insert(connection, database, trigger, slot, now), True
+                    return self._insert(connection, database, trigger, slot, now, stores), True
             except sa.exc.IntegrityError:
                 # Another process was faster between our look and our insert; look again at what it made.
                 if attempt == _CREATE_ATTEMPTS - 1:
@@ -141,6 +154,12 @@ class Runs:
         )
         with self._engine.connect().execution_options(reads=True) as connection:
             return asked - set(connection.execute(query).scalars())
+
+    def busy(self) -> set[str]:
+        """The databases whose run is under way."""
+        query = sa.select(tables.runs.c.database).where(tables.runs.c.state.in_(tables.ACTIVE))
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return set(connection.execute(query).scalars())
 
     def abandon(self, run_id: str, error: LarderError) -> bool:
         """Close a run from outside, whoever holds it: their commits count no more. False when it was over."""
@@ -187,7 +206,13 @@ class Runs:
         )
 
     def _insert(
-        self, connection: sa.Connection, database: str, trigger: str, slot: datetime | None, now: datetime
+        self,
+        connection: sa.Connection,
+        database: str,
+        trigger: str,
+        slot: datetime | None,
+        now: datetime,
+        stores: Sequence[str],
     ) -> Run:
         run_id = secrets.token_hex(6)
         connection.execute(
@@ -207,8 +232,15 @@ class Runs:
         connection.execute(
             tables.steps.insert(),
             [
-                {"run": run_id, "name": name, "position": position, "state": "pending", "attempts": 0}
-                for position, name in enumerate(BACKUP_STEPS)
+                {
+                    "run": run_id,
+                    "name": name,
+                    "store": store,
+                    "position": position,
+                    "state": "pending",
+                    "attempts": 0,
+                }
+                for position, (name, store) in enumerate(_links(stores))
             ],
         )
         return self._load(connection, tables.runs.c.id == run_id, limit=1)[0]
@@ -232,6 +264,13 @@ class Runs:
             values: dict[str, Any] = {key: link[key] for key in link if key not in ("run", "position")}
             steps[link["run"]].append(Step(**values))
         return [Run(**row, steps=tuple(steps[row["id"]])) for row in rows]
+
+
+def _links(stores: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and store of each link of a chain that makes a copy in each of `stores`."""
+    for name in BACKUP_STEPS:
+        for store in stores if name == UPLOAD else ("",):
+            yield name, store
 
 
 def _close(

@@ -20,7 +20,7 @@ from larder.errors import UnreachableError
 from larder.spool import make_private
 
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0001"
+HEAD = "0002"
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT = 30
@@ -29,11 +29,11 @@ BUSY_TIMEOUT = 30
 _ADVISORY_LOCK = int.from_bytes(b"larder")
 
 
-def open_engine(url: str) -> sa.Engine:
-    """A migrated ledger at `url` (`sqlite:///…` or `postgresql://…`); raises `UnreachableError`."""
+def open_engine(url: str, revision: str = HEAD) -> sa.Engine:
+    """A ledger at `url` (`sqlite:///…` or `postgresql://…`), migrated to `revision`; raises `UnreachableError`."""
     engine = _sqlite(url) if url.startswith("sqlite") else _postgres(url)
     try:
-        _migrate(engine)
+        _migrate(engine, revision)
     except sa.exc.OperationalError as error:
         engine.dispose()
         where = engine.url.render_as_string(hide_password=True)
@@ -73,11 +73,11 @@ def _postgres(url: str) -> sa.Engine:
     return sa.create_engine(parsed, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10})
 
 
-def _migrate(engine: sa.Engine) -> None:
-    if _revision(engine) == HEAD:
+def _migrate(engine: sa.Engine, revision: str) -> None:
+    if _revision(engine) == revision:
         return
     with _migration_lock(engine):
-        if _revision(engine) == HEAD:
+        if _revision(engine) == revision:
             return
         from alembic import command  # noqa: PLC0415 - slow to import, and needed once in a ledger's life
         from alembic.config import Config  # noqa: PLC0415
@@ -86,7 +86,7 @@ def _migrate(engine: sa.Engine) -> None:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with engine.begin() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
 
 
 def _revision(engine: sa.Engine) -> str | None:

@@ -91,6 +91,8 @@ steps = Table(
     metadata,
     Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("name", String(20), primary_key=True),
+    #: The store that an upload is for; empty for every other link.
+    Column("store", String(63), primary_key=True),
     Column("position", Integer, nullable=False),
     Column("state", String(10), nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -113,6 +115,8 @@ backups = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("raw_size", BigInteger, nullable=False),
+    #: The SHA-256 of the manifest's bytes, which the next backup's manifest names.
+    Column("manifest", String(64)),
     Column("proof", String(10), nullable=False),
     Column("pinned", Boolean, nullable=False),
 )
@@ -123,7 +127,39 @@ copies = Table(
     Column("backup", ForeignKey("backups.id", ondelete="CASCADE"), primary_key=True),
     Column("store", String(63), primary_key=True),
     Column("key", String(400), nullable=False),
-    Column("verified", Moment, nullable=False),
+    #: When it was last read to its end; null where this ledger has only its manifest's word.
+    Column("verified", Moment),
+    #: What was wrong with it then.
+    Column("problem", Text),
+    Index("copies_by_verification", "verified"),
+)
+
+#: What was deleted on purpose: a backup that is gone and is not in here was taken away by somebody else.
+removed = Table(
+    "removed",
+    metadata,
+    Column("backup", String(80), primary_key=True),
+    Column("store", String(63), primary_key=True),
+    Column("database", String(63), nullable=False, index=True),
+    Column("moment", Moment, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+#: The keys that this ledger's hosts sign manifests with, and those found by a rebuild.
+signers = Table(
+    "signers",
+    metadata,
+    Column("public_key", String(44), primary_key=True),
+    Column("name", String(80), nullable=False),
+    Column("since", Moment, nullable=False),
+)
+
+#: What has been started by the clock, beside runs: two schedulers that fire for one slot start it once.
+slots = Table(
+    "slots",
+    metadata,
+    Column("task", String(30), primary_key=True),
+    Column("slot", Moment, primary_key=True),
 )
 
 lines = Table(

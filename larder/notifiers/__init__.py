@@ -23,10 +23,11 @@ TIMEOUT = 10
 
 @dataclass(frozen=True)
 class Notice:
-    """How a run went."""
+    """How a run, or a verification of what is kept, went."""
 
     event: Literal["success", "failure"]
     database: str
+    #: The run's id; empty where there is none.
     run: str
     #: The artifact's file name and size in bytes; None where there is none.
     artifact: str | None
@@ -43,6 +44,7 @@ class Notice:
     step: str | None = None
     error: str | None = None
     hint: str | None = None
+    about: Literal["backup", "verification"] = "backup"
 
 
 class Notifier(ABC):

@@ -71,15 +71,22 @@ def _reason(error: BaseException) -> str:
 
 def _headline(notice: Notice) -> str:
     """One line, which phones show."""
+    if notice.about == "verification":
+        return _escaped(f"{_title(notice)}: {notice.error}")
     if notice.event == "failure":
         return _escaped(f"Backup of {notice.database} failed at {notice.step or 'start'}")
     facts = f"{notice.artifact}, {_size(notice)} in {human_seconds(notice.seconds)}"
     return _escaped(f"Backup of {notice.database} done: {facts}")
 
 
+def _title(notice: Notice) -> str:
+    what = "Verification of the backups" if notice.about == "verification" else "Backup"
+    return f"{what} of {notice.database} {'failed' if notice.event == 'failure' else 'done'}"
+
+
 def _blocks(notice: Notice) -> list[dict[str, Any]]:
     failed = notice.event == "failure"
-    title = f"{'❌' if failed else '✅'} Backup of {notice.database} {'failed' if failed else 'done'}"
+    title = f"{'❌' if failed else '✅'} {_title(notice)}"
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": title[:150]}},
         {
@@ -93,7 +100,7 @@ def _blocks(notice: Notice) -> list[dict[str, Any]]:
             blocks.append(_section("What to do", notice.hint))
     if notice.warnings:
         blocks.append(_section("Warnings", "\n".join(f"• {warning}" for warning in notice.warnings)))
-    footer = f"run {notice.run} · {notice.created}"
+    footer = " · ".join(filter(None, [f"run {notice.run}" if notice.run else "", notice.created]))
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _escaped(footer)}]})
     return blocks
 
@@ -113,7 +120,7 @@ def _failure(notice: Notice) -> list[tuple[str, str]]:
     return [
         ("Database", notice.database),
         ("Step", notice.step or "start"),
-        ("Run", notice.run),
+        *([("Run", notice.run)] if notice.run else []),
         ("After", human_seconds(notice.seconds)),
     ]
 

@@ -57,6 +57,11 @@ class StoreSettings(Table):
         """Whether files in `folder` would be taken for files of this store."""
         return False
 
+    @property
+    def locks(self) -> bool:
+        """Whether it locks what it keeps, for which it has to know for how long."""
+        return False
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -118,6 +123,18 @@ class Store(ABC):
 
     def discard(self, key: str) -> None:  # noqa: B027 - nothing to do where nothing is left
         """Remove what killed `put`s of `key` have left."""
+
+
+def parts_of(key: str) -> list[str]:
+    """The names that `key` is made of.
+
+    Raises `ValueError` where one is empty or starts with a dot: a key never leads out of its store, nor to a hidden
+    name, which would never be listed.
+    """
+    parts = key.split("/")
+    if not all(parts) or any(part.startswith(".") or "\0" in part for part in parts):
+        raise ValueError(f"unable to use key {key!r}: its parts are names that do not start with a dot")
+    return parts
 
 
 def _module(word: str) -> ModuleType:

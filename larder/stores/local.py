@@ -30,7 +30,7 @@ from larder.errors import (
 )
 from larder.fields import Folder
 from larder.progress import Progress, human_size
-from larder.stores import Condition, Store, StoreSettings
+from larder.stores import Condition, Store, StoreSettings, parts_of
 from larder.streams import Hashed, digest_file, durable_file, fsync_folder, pour
 
 #: Seconds after which a hidden file that nobody writes to any more was left by a killed `put`.
@@ -177,11 +177,8 @@ class Local(Store):
             return Condition(f"{human_size(_free(self.folder))} free in {self.folder}")
 
     def _path(self, key: str) -> Path:
-        """Where `key` lies. A key never leads out of the store, nor to a hidden name, which would never be listed."""
-        parts = key.split("/")
-        if not all(parts) or any(part.startswith(".") or "\0" in part for part in parts):
-            raise ValueError(f"unable to use key {key!r}: its parts are names that do not start with a dot")
-        return self.folder.joinpath(*parts)
+        """Where `key` lies."""
+        return self.folder.joinpath(*parts_of(key))
 
     def _holds(self, path: Path, size: int, sha256: str) -> bool:
         """Whether `path` is there with this very content; raises `IntegrityError` where it has another."""

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from larder.errors import BusyError, LarderError, LeaseLostError, NotFoundError, UnreachableError
 from larder.ledger import Ledger, open_ledger, schema, tables
 from larder.ledger.leases import Lease, Refusal
-from larder.ledger.runs import BACKUP_STEPS, Run
+from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
+from larder.manifest import Content, File, Manifest
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -33,14 +34,36 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
     opened.close()
 
 
+def manifest_of_test(backup: str) -> Manifest:
+    """A manifest of the backup that is called so."""
+    stamp = backup.partition("/")[2]
+    return Manifest(
+        backup=backup,
+        database=backup.partition("/")[0],
+        engine="sqlite",
+        created=datetime.strptime(f"{stamp}Z", "%Y%m%d_%H%M%S%z").strftime("%Y-%m-%dT%H:%M:%SZ"),
+        artifact=File(f"backup_sqlite_{stamp}.db", 1, "0" * 64),
+        raw=Content(1, "0" * 64),
+        encoding=(),
+        form="file",
+        suffix=".db",
+        server_version="3",
+        tool="sqlite3",
+        fingerprint={},
+        run="r",
+        host="h",
+        larder="0.1.0",
+    )
+
+
 def begin(ledger: Ledger, database: str = "shop") -> Run:
-    run, is_new = ledger.runs.create(database, "command")
+    run, is_new = ledger.runs.create(database, "command", stores=["local"])
     assert is_new
     return run
 
 
 def take(ledger: Ledger, run: Run, step: str) -> Lease:
-    lease = ledger.leases.take(run.id, step, "host-1")
+    lease = ledger.leases.take(run.id, step, "host-1", "local" if step == UPLOAD else "")
     assert isinstance(lease, Lease)
     return lease
 
@@ -74,7 +97,7 @@ def test_a_run_goes_through_its_steps_and_ends_stored(ledger: Ledger) -> None:
 def test_one_run_at_a_time_for_a_database(ledger: Ledger) -> None:
     run = begin(ledger)
     with pytest.raises(BusyError, match=run.id):
-        ledger.runs.create("shop", "command")
+        ledger.runs.create("shop", "command", stores=["local"])
     begin(ledger, "crm")
     pass_through(ledger, run, *BACKUP_STEPS)
     begin(ledger)
@@ -82,21 +105,23 @@ def test_one_run_at_a_time_for_a_database(ledger: Ledger) -> None:
 
 def test_two_schedulers_make_one_run_of_a_slot(ledger: Ledger) -> None:
     slot = datetime(2025, 10, 16, 2, tzinfo=UTC)
-    first, is_new = ledger.runs.create("shop", "schedule", slot)
+    first, is_new = ledger.runs.create("shop", "schedule", slot, stores=["local"])
     assert is_new
-    second, is_new = ledger.runs.create("shop", "schedule", slot)
+    second, is_new = ledger.runs.create("shop", "schedule", slot, stores=["local"])
     assert (second.id, is_new) == (first.id, False)
     pass_through(ledger, first, *BACKUP_STEPS)
-    third, is_new = ledger.runs.create("shop", "schedule", slot)
+    third, is_new = ledger.runs.create("shop", "schedule", slot, stores=["local"])
     assert (third.id, is_new) == (first.id, False)
-    _, is_new = ledger.runs.create("shop", "schedule", slot + timedelta(days=1))
+    _, is_new = ledger.runs.create("shop", "schedule", slot + timedelta(days=1), stores=["local"])
     assert is_new
 
 
 def test_of_many_that_start_at_once_one_wins(ledger: Ledger) -> None:
     slot = datetime(2025, 10, 16, 2, tzinfo=UTC)
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: ledger.runs.create("shop", "schedule", slot), range(16)))
+        made = list(
+            pool.map(lambda _: ledger.runs.create("shop", "schedule", slot, stores=["local"]), range(16))
+        )
     assert len({run.id for run, _ in made}) == 1
     assert sum(is_new for _, is_new in made) == 1
 
@@ -128,7 +153,7 @@ def test_a_step_that_is_delivered_twice_runs_once(ledger: Ledger) -> None:
     assert ledger.leases.take(run.id, "dump", "host-2") is Refusal.BUSY
     ledger.leases.finish(lease)
     assert ledger.leases.take(run.id, "dump", "host-2") is Refusal.DONE
-    assert ledger.leases.take(run.id, "upload", "host-2") is Refusal.EARLY
+    assert ledger.leases.take(run.id, "upload", "host-2", "local") is Refusal.EARLY
     ledger.runs.abandon(run.id, LarderError("enough"))
     assert ledger.leases.take(run.id, "compress", "host-2") is Refusal.OVER
 
@@ -210,6 +235,168 @@ def test_unknown_names_are_refused(ledger: Ledger) -> None:
         ledger.leases.take("nothing", "dump", "host-1")
     with pytest.raises(NotFoundError):
         ledger.leases.take(begin(ledger).id, "nothing", "host-1")
+
+
+def test_each_store_has_an_upload_of_its_own(ledger: Ledger) -> None:
+    run, _ = ledger.runs.create("shop", "command", stores=["local", "offsite"])
+    assert [(step.name, step.store) for step in run.steps] == [
+        ("dump", ""), ("compress", ""), ("checksum", ""), ("upload", "local"), ("upload", "offsite"), ("rotate", ""),
+        ("notify", ""),
+    ]  # fmt: skip
+    pass_through(ledger, run, "dump", "compress", "checksum")
+    assert ledger.leases.take(run.id, "upload", "host-1", "offsite") is Refusal.EARLY
+    with pytest.raises(NotFoundError, match="for store 'attic'"):
+        ledger.leases.take(run.id, "upload", "host-1", "attic")
+    with pytest.raises(NotFoundError, match="no such step"):
+        ledger.leases.take(run.id, "upload", "host-1")
+    first = take(ledger, run, "upload")
+    ledger.leases.finish(first, error="the disk is on fire")
+    second = ledger.leases.take(run.id, "upload", "host-1", "offsite")
+    assert isinstance(second, Lease)
+    assert ledger.leases.take(run.id, "upload", "host-1", "local") is Refusal.PASSED
+    ledger.leases.finish(second)
+    pass_through(ledger, run, "rotate", "notify")
+    ended = ledger.runs.get(run.id)
+    assert ended.state == "stored"
+    assert [(link.store, link.state, link.error) for link in ended.uploads] == [
+        ("local", "failed", "the disk is on fire"),
+        ("offsite", "done", None),
+    ]
+
+
+def test_a_run_that_fails_keeps_what_it_has_made(ledger: Ledger) -> None:
+    run = begin(ledger)
+    pass_through(ledger, run, "dump", "compress", "checksum")
+    manifest = manifest_of_test(run.backup)
+
+    def record(connection: sa.Connection) -> None:
+        ledger.backups.record(connection, manifest, {"local": "a"}, verified=datetime.now(UTC))
+
+    ledger.leases.fail(take(ledger, run, "upload"), LarderError("too few copies"), also=record)
+    assert ledger.runs.get(run.id).state == "failed"
+    found = ledger.backups.get(run.backup)
+    assert found is not None
+    assert list(found.copies) == ["local"]
+
+
+def record(ledger: Ledger, backup: str, *stores: str) -> None:
+    with ledger._engine.begin() as connection:
+        keys = dict.fromkeys(stores, "key")
+        ledger.backups.record(connection, manifest_of_test(backup), keys, verified=datetime.now(UTC))
+
+
+def test_a_broken_copy_makes_a_backup_broken_only_when_none_is_good(ledger: Ledger) -> None:
+    record(ledger, "shop/20251016_020000", "local", "offsite")
+
+    def proof() -> str:
+        found = ledger.backups.get("shop/20251016_020000")
+        assert found is not None
+        return found.proof
+
+    ledger.backups.checked("shop/20251016_020000", "local", "its bytes were altered")
+    assert proof() == "stored"
+    ledger.backups.checked("shop/20251016_020000", "offsite", "it is missing")
+    assert proof() == "broken"
+    ledger.backups.checked("shop/20251016_020000", "local", None)
+    assert proof() == "stored"
+    found = ledger.backups.get("shop/20251016_020000")
+    assert found is not None
+    assert {store: copy.problem for store, copy in found.copies.items()} == {
+        "local": None,
+        "offsite": "it is missing",
+    }
+
+
+def test_what_was_removed_on_purpose_is_remembered(ledger: Ledger) -> None:
+    record(ledger, "shop/20251016_020000", "local", "offsite")
+    ledger.backups.forget("local", ["shop/20251016_020000"])
+    assert list(ledger.backups.all()["shop/20251016_020000"].copies) == ["offsite"]
+    ledger.backups.forget("offsite", ["shop/20251016_020000"])
+    ledger.backups.forget("offsite", ["shop/20251016_020000"])
+    assert ledger.backups.all() == {}
+    assert ledger.backups.removed("shop") == {
+        ("shop/20251016_020000", "local"), ("shop/20251016_020000", "offsite")
+    }  # fmt: skip
+    assert ledger.backups.removed("crm") == set()
+
+
+def test_a_backup_names_the_one_before_it(ledger: Ledger) -> None:
+    for backup in (
+        "shop/20251015_020000",
+        "shop/20251016_020000",
+        "shop/20251017_020000",
+        "crm/20251016_120000",
+    ):
+        record(ledger, backup, "local")
+    found = ledger.backups.newest_manifest("shop", "shop/20251017_020000")
+    assert found is not None
+    assert (found.backup, found.sha256) == (
+        "shop/20251016_020000",
+        manifest_of_test("shop/20251016_020000").digest,
+    )
+    assert ledger.backups.newest_manifest("shop", "shop/20251015_020000") is None
+
+
+def test_found_copies_are_adopted_and_known_ones_left_alone(ledger: Ledger) -> None:
+    record(ledger, "shop/20251016_020000", "local")
+    ledger.backups.checked("shop/20251016_020000", "local", "its bytes were altered")
+    ledger.backups.adopt(manifest_of_test("shop/20251016_020000"), {"local": "a", "offsite": "b"})
+    ledger.backups.adopt(manifest_of_test("shop/20251017_020000"), {"offsite": "c"})
+    found = ledger.backups.all("shop")
+    assert found["shop/20251016_020000"].copies["local"].problem == "its bytes were altered"
+    assert found["shop/20251016_020000"].copies["offsite"].verified is None
+    assert found["shop/20251017_020000"].proof == "stored"
+
+
+def test_a_slot_is_claimed_once(ledger: Ledger) -> None:
+    slot = datetime(2025, 10, 16, 4, tzinfo=UTC)
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: ledger.slots.claim("verify", slot), range(16))) == 1
+    assert ledger.slots.claim("verify", slot + timedelta(days=1))
+    assert ledger.slots.claim("drill", slot)
+
+
+def test_signers_are_remembered_once(ledger: Ledger) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        news = list(pool.map(lambda _: ledger.signers.remember("AAAA", "host-1"), range(16)))
+    assert sum(news) == 1
+    assert ledger.signers.known() == {"AAAA": "host-1"}
+
+
+def test_a_ledger_of_the_first_schema_keeps_what_it_holds(ledger_url: str) -> None:
+    """What a migration finds: a run that is over, with one upload for all of its stores."""
+    engine = schema.open_engine(ledger_url, revision="0001")
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO runs (id, database, stamp, trigger, state, attempt, lease_until, created, warnings)"
+                " VALUES ('r1', 'shop', '20251016_020000', 'command', 'stored', 6, :now, :now, '[]')"
+            ),
+            {"now": now},
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO steps (run, name, position, state, attempts, seconds) VALUES ('r1', 'upload', 3, 'done', 1, 2.5)"
+            )
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO backups (id, database, run, engine, created, artifact, size, sha256, raw_size, proof, pinned)"
+                " VALUES ('shop/20251016_020000', 'shop', 'r1', 'sqlite', :now, 'a', 1, 'b', 1, 'stored', :no)"
+            ),
+            {"now": now, "no": False},
+        )
+        connection.execute(
+            sa.text("INSERT INTO copies VALUES ('shop/20251016_020000', 'local', 'a', :now)"), {"now": now}
+        )
+    engine.dispose()
+    ledger = open_ledger(ledger_url)
+    (link,) = ledger.runs.get("r1").steps
+    assert (link.name, link.store, link.state, link.seconds) == ("upload", "", "done", 2.5)
+    found = ledger.backups.all()["shop/20251016_020000"]
+    assert (found.manifest, list(found.copies)) == (None, ["local"])
+    ledger.close()
 
 
 def test_the_journal_keeps_lines_in_order(ledger: Ledger) -> None:

@@ -23,11 +23,25 @@ from larder.errors import ExhaustedError, IntegrityError, LarderError, NotFoundE
 from larder.progress import Progress
 from larder.stores import Store
 from larder.stores.local import STALE, Local
+from larder.stores.s3 import S3Settings
+from tests.object_storage import environment_for
+
+
+def local_store(request: pytest.FixtureRequest) -> Store:
+    return Local("nas", request.getfixturevalue("tmp_path") / "store")
+
+
+def s3_store(request: pytest.FixtureRequest) -> Store:
+    server = request.getfixturevalue("object_server")
+    bucket = server.bucket()
+    request.addfinalizer(bucket.empty)
+    for name, value in environment_for(server.url).items():
+        request.getfixturevalue("monkeypatch").setenv(name, value)
+    return stores.open_store(S3Settings(name="cloud", type="s3", bucket=bucket.name))
+
 
 #: How to make an empty store of each kind.
-FACTORIES: dict[str, Callable[[Path], Store]] = {
-    "local": lambda folder: Local("nas", folder / "store"),
-}
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Store]] = {"local": local_store, "s3": s3_store}
 
 KEY = "shop/backup_postgres_20251016_020000.sql.gz"
 
@@ -36,8 +50,8 @@ CONTENT = random.Random(2).randbytes((3 << 20) + 17)
 
 
 @pytest.fixture(params=stores.words())
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return FACTORIES[request.param](tmp_path)
+def store(request: pytest.FixtureRequest) -> Store:
+    return FACTORIES[request.param](request)
 
 
 @pytest.fixture

@@ -8,14 +8,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import pyrage
 import pytest
 
 from larder import artifact, codecs
 from larder.codecs import codec
 from larder.databases import Dump, Piece
+from larder.encoding import Encoding
 from larder.errors import IntegrityError
 from larder.progress import Progress
 from larder.streams import Hashed, digest_file, write_tar
+
+RECIPIENT = str(pyrage.x25519.Identity.generate().to_public())
 
 TEXT = b"".join(b"%d\tcustomer %d\n" % (n, n * 7919 % 65_537) for n in range(40_000))
 
@@ -45,19 +49,56 @@ def stored(folder: Path, word: str) -> tuple[Dump, Path]:
     return dump_of(Piece(path.name, word, plain.size, plain.sha256)), path
 
 
-@pytest.mark.parametrize("wanted", codecs.words())
-@pytest.mark.parametrize("found", codecs.words())
-def test_any_encoding_becomes_any_other(tmp_path: Path, found: str, wanted: str) -> None:
+def encoding(*words: str) -> Encoding:
+    """The encoding of these names, which can read back what it encrypts."""
+    encrypted = codecs.cipher().read_back([RECIPIENT])
+    return Encoding(encrypted if word == codecs.ENCRYPTION else codec(word) for word in words)
+
+
+@pytest.mark.parametrize("encrypted", [(), (codecs.ENCRYPTION,)], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("word", codecs.compressions())
+@pytest.mark.parametrize("found", codecs.compressions())
+def test_any_encoding_becomes_any_other(
+    tmp_path: Path, found: str, word: str, encrypted: tuple[str, ...]
+) -> None:
     dump, source = stored(tmp_path, found)
-    target = tmp_path / "artifact"
-    artifact.encode(dump, dump.content, source, target, codec(wanted), Progress())
-    assert (target.stat().st_ino == source.stat().st_ino) == (found == wanted)
-    file = artifact.check(dump.content, target, codec(wanted), Progress())
+    target, wanted = tmp_path / "artifact", encoding(word, *encrypted)
+    artifact.encode(dump, dump.content, source, target, wanted, Progress())
+    assert (target.stat().st_ino == source.stat().st_ino) == (found == word and not encrypted)
+    file = artifact.check(dump.content, target, wanted, Progress())
+    assert file.encoding == tuple(name for name in (word, *encrypted) if name != "none")
     on_disk = digest_file(target)
     assert (file.name, file.size, file.sha256) == ("artifact", on_disk.size, on_disk.sha256)
     assert (file.raw_size, file.raw_sha256) == (dump.content.raw_size, dump.content.raw_sha256)
-    with target.open("rb") as source_again, codec(wanted).reader(source_again) as decoded:
+    with target.open("rb") as source_again, wanted.reader(source_again) as decoded:
         assert decoded.read() == TEXT
+
+
+def test_what_is_compressed_already_is_encrypted_as_it_is(tmp_path: Path) -> None:
+    dump, source = stored(tmp_path, "gzip")
+    target, wanted = tmp_path / "artifact", encoding("gzip", "age")
+    progress = Progress()
+    artifact.encode(dump, dump.content, source, target, wanted, progress)
+    with target.open("rb") as sealed, Encoding(wanted.codecs[1:]).reader(sealed) as opened:
+        assert opened.read() == source.read_bytes()
+    assert progress.done == len(TEXT)
+
+
+def test_a_harder_compression_of_the_same_name_is_not_taken_for_done(tmp_path: Path) -> None:
+    dump, source = stored(tmp_path, "zstd")
+    target, wanted = tmp_path / "artifact", Encoding([codec("zstd", level=12)])
+    artifact.encode(dump, dump.content, source, target, wanted, Progress())
+    assert target.stat().st_ino != source.stat().st_ino
+    artifact.check(dump.content, target, wanted, Progress())
+
+
+def test_only_the_encoding_that_made_it_can_check_it(tmp_path: Path) -> None:
+    """The key that an artifact is checked with is nowhere but in that encoding."""
+    dump, source = stored(tmp_path, "gzip")
+    target = tmp_path / "artifact"
+    artifact.encode(dump, dump.content, source, target, encoding("gzip", "age"), Progress())
+    with pytest.raises(IntegrityError, match="its header is not as it was written"):
+        artifact.check(dump.content, target, encoding("gzip", "age"), Progress())
 
 
 def test_a_folder_becomes_one_tar(tmp_path: Path) -> None:
@@ -69,11 +110,10 @@ def test_a_folder_becomes_one_tar(tmp_path: Path) -> None:
     write_tar(folder, cast(BinaryIO, seen))
     dump = dump_of(Piece(folder.name, "none", seen.size, seen.sha256), form="folder")
     progress = Progress()
-    artifact.encode(dump, dump.content, folder, tmp_path / "artifact", codec("gzip"), progress)
+    wanted = encoding("gzip", "age")
+    artifact.encode(dump, dump.content, folder, tmp_path / "artifact", wanted, progress)
     assert progress.done == seen.size
-    assert (
-        artifact.check(dump.content, tmp_path / "artifact", codec("gzip"), Progress()).raw_size == seen.size
-    )
+    assert artifact.check(dump.content, tmp_path / "artifact", wanted, Progress()).raw_size == seen.size
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -87,24 +127,28 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("word", codecs.words())
-def test_damage_is_found(tmp_path: Path, word: str, damage: str) -> None:
+@pytest.mark.parametrize("encrypted", [(), (codecs.ENCRYPTION,)], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("word", codecs.compressions())
+def test_damage_is_found(tmp_path: Path, word: str, encrypted: tuple[str, ...], damage: str) -> None:
     dump, source = stored(tmp_path, word)
-    source.write_bytes(DAMAGE[damage](source.read_bytes()))
+    target, wanted = tmp_path / "artifact", encoding(word, *encrypted)
+    artifact.encode(dump, dump.content, source, target, wanted, Progress())
+    target.write_bytes(DAMAGE[damage](target.read_bytes()))
     with pytest.raises(IntegrityError):
-        artifact.check(dump.content, source, codec(word), Progress())
+        artifact.check(dump.content, target, wanted, Progress())
 
 
 def test_another_dump_in_its_place_is_found(tmp_path: Path) -> None:
     dump, source = stored(tmp_path, "gzip")
     other = replace(dump.content, raw_sha256="0" * 64)
     with pytest.raises(IntegrityError, match="it decodes to"):
-        artifact.check(other, source, codec("gzip"), Progress())
+        artifact.check(other, source, encoding("gzip"), Progress())
 
 
 def test_progress_counts_raw_bytes(tmp_path: Path) -> None:
     dump, source = stored(tmp_path, "none")
-    encoding, checking = Progress(), Progress()
-    artifact.encode(dump, dump.content, source, tmp_path / "artifact", codec("zstd"), encoding)
-    artifact.check(dump.content, tmp_path / "artifact", codec("zstd"), checking)
-    assert (encoding.done, checking.done) == (len(TEXT), len(TEXT))
+    wanted = encoding("zstd")
+    writing, checking = Progress(), Progress()
+    artifact.encode(dump, dump.content, source, tmp_path / "artifact", wanted, writing)
+    artifact.check(dump.content, tmp_path / "artifact", wanted, checking)
+    assert (writing.done, checking.done) == (len(TEXT), len(TEXT))

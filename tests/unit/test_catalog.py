@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import random
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from larder import catalog
-from larder.errors import LarderError, RefusedError
+from larder.errors import LarderError, NotFoundError, RefusedError, UnreachableError
 from larder.manifest import Content, File, Manifest, sidecar_text
 from larder.naming import artifact_name, backup_id, globals_name, manifest_name, sidecar_name
+from larder.signing import Signer
 from larder.stores.local import Local
+from larder.trust import Trust
 
 STAMP = "20251016_020000"
+SIGNER = Signer(Ed25519PrivateKey.generate())
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def manifest_at(
         larder="0.1.0",
         globals=beside,
         globals_raw=Content(1, "0" * 64) if beside else None,
-    )
+    ).signed(SIGNER)
 
 
 def keep(
@@ -77,6 +86,7 @@ def test_a_backup_is_what_its_manifest_says(store: Local, tmp_path: Path) -> Non
     found = catalog.read(store, "shop")
     (entry,) = found.of("shop")
     assert entry.manifest == manifest
+    assert entry.digest == manifest.digest
     assert (entry.good, entry.backup, entry.folder) == (True, f"shop/{STAMP}", "shop")
     assert entry.artifact_key == f"shop/backup_postgres_{STAMP}.sql.gz"
     assert entry.keys == (
@@ -146,13 +156,58 @@ def test_what_is_wrong_is_told(store: Local, tmp_path: Path) -> None:
     assert problems(store)[0] == f"{artifact.name} is missing"
 
 
-def test_a_missing_sidecar_is_no_harm(store: Local, tmp_path: Path) -> None:
+def test_a_missing_sidecar_is_told(store: Local, tmp_path: Path) -> None:
     manifest = keep(tmp_path / "shop", "shop")
     (tmp_path / "shop" / sidecar_name(manifest.artifact.name)).unlink()
+    assert problems(store) == ["its sidecar is missing"]
     (entry,) = catalog.read(store, "shop").of("shop")
-    assert entry.good
     catalog.remove(store, entry)
     assert store.sizes() == {}
+
+
+def test_every_single_bit_that_is_flipped_in_a_sidecar_is_found(store: Local, tmp_path: Path) -> None:
+    manifest = keep(tmp_path / "shop", "shop")
+    path = tmp_path / "shop" / sidecar_name(manifest.artifact.name)
+    data = path.read_bytes()
+    for place in range(len(data) * 8):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert problems(store) == ["its sidecar does not agree with its manifest"]
+    for other in (b"", data + b"\n", data[: len(data) // 2], data * 1000):
+        path.write_bytes(other)
+        assert problems(store) == ["its sidecar does not agree with its manifest"]
+
+
+def test_a_bit_that_is_flipped_in_a_manifest_is_found(store: Local, tmp_path: Path) -> None:
+    manifest = keep(tmp_path / "shop", "shop")
+    path = tmp_path / "shop" / manifest_name(manifest.artifact.name)
+    data = path.read_bytes()
+    for place in random.Random(5).sample(range(len(data) * 8), 200):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        (entry,) = catalog.read(store, "shop").of("shop")
+        assert entry.problems[0].startswith("unable to read manifest: ")
+        assert entry.digest == hashlib.sha256(flipped).hexdigest()
+
+
+def test_a_signer_that_is_not_trusted_is_told(store: Local, tmp_path: Path) -> None:
+    keep(tmp_path / "shop", "shop")
+    stranger = Signer(Ed25519PrivateKey.generate()).public_key
+    (entry,) = catalog.read(store, "shop", Trust({"web1": stranger})).of("shop")
+    assert entry.manifest is not None
+    assert not entry.good
+    (problem,) = entry.problems
+    assert problem.startswith("it is signed by the unknown key ")
+    assert problem.endswith("(configured are: web1)")
+    for trust in (
+        Trust({"web1": stranger, "web2": SIGNER.public_key}),
+        Trust(known=[SIGNER.public_key]),
+        Trust(),
+    ):
+        (entry,) = catalog.read(store, "shop", trust).of("shop")
+        assert entry.good
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", '{"format": "larder-manifest/9"}'])
@@ -181,6 +236,90 @@ def test_a_manifest_under_another_name_owns_nothing(store: Local, tmp_path: Path
     catalog.remove(store, wrong)
     (left,) = catalog.read(store, "shop").of("shop")
     assert left.good
+
+
+class Slow(Local):
+    """A store whose answers wait for each other, as long as there are `together` under way."""
+
+    def __init__(self, folder: Path, together: int) -> None:
+        super().__init__("nas", folder)
+        self.barrier = threading.Barrier(together, timeout=30)
+
+    def open(self, key: str) -> BinaryIO:
+        if key.endswith(".json"):
+            self.barrier.wait()
+        return super().open(key)
+
+
+def test_several_manifests_are_read_at_once_and_their_order_stays(tmp_path: Path) -> None:
+    for day in range(10, 10 + 2 * catalog.READERS):
+        keep(tmp_path / "shop", "shop", f"202510{day}_020000")
+    at_once = catalog.read(Slow(tmp_path, catalog.READERS), "shop")
+    assert at_once == catalog.read(Slow(tmp_path, 1), "shop")
+    ids = [entry.backup for entry in at_once.backups]
+    assert ids == sorted(ids)
+
+
+class Failing(Local):
+    """A store in which the files that end in `suffix` cannot be opened."""
+
+    def __init__(self, folder: Path, suffix: str, error: Exception) -> None:
+        super().__init__("nas", folder)
+        self.suffix = suffix
+        self.error = error
+        self.asked = 0
+
+    def open(self, key: str) -> BinaryIO:
+        if key.endswith(self.suffix):
+            self.asked += 1
+            time.sleep(0.02)
+            raise self.error
+        return super().open(key)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".sha256"])
+def test_a_store_that_stops_to_answer_raises_and_is_not_asked_for_the_rest(
+    tmp_path: Path, suffix: str
+) -> None:
+    for number in range(200):
+        keep(tmp_path / "shop", "shop", f"20251016_02{number // 60:02}{number % 60:02}")
+    store = Failing(tmp_path, suffix, UnreachableError("unable to reach nas"))
+    with pytest.raises(UnreachableError, match="unable to reach nas"):
+        catalog.read(store, "shop")
+    assert store.asked < 100
+
+
+@pytest.mark.parametrize(
+    ("suffix", "error", "problem"),
+    [
+        (".json", RefusedError("unable to read x: no permission"), "unable to read x: no permission"),
+        (".json", OSError(5, "Input/output error"), "unable to read manifest: input/output error"),
+        (".sha256", RefusedError("unable to read x"), "its sidecar cannot be read: unable to read x"),
+        (".sha256", OSError(5, "Input/output error"), "its sidecar cannot be read: input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, suffix: str, error: Exception, problem: str
+) -> None:
+    keep(tmp_path / "shop", "shop")
+    assert problems(Failing(tmp_path, suffix, error)) == [problem]
+
+
+class Vanishing(Local):
+    """A store from which a backup is deleted while it is read: its manifest has been, its sidecar has not."""
+
+    def open(self, key: str) -> BinaryIO:
+        if key.endswith(".sha256"):
+            raise NotFoundError("gone")
+        with super().open(key) as source:
+            data = source.read()
+        self.delete(key)
+        return io.BytesIO(data)
+
+
+def test_a_backup_that_is_deleted_meanwhile_is_none(tmp_path: Path) -> None:
+    keep(tmp_path / "shop", "shop")
+    assert catalog.read(Vanishing("nas", tmp_path), "shop").backups == ()
 
 
 class Watched(Local):
@@ -249,11 +388,9 @@ def test_time_grows_as_the_number_of_files_does(store: Local, tmp_path: Path) ->
     template = keep(tmp_path / "shop", "shop").to_dict()
     for n in range(300):
         name = f"backup_postgres_{n}.sql.gz"
-        manifest = Manifest.from_bytes(
-            replace(
-                manifest_at("shop", STAMP), artifact=File(name, 0, template["artifact"]["sha256"])
-            ).to_bytes()
-        )
+        manifest = replace(
+            manifest_at("shop", STAMP), artifact=File(name, 0, template["artifact"]["sha256"])
+        ).signed(SIGNER)
         (tmp_path / "shop" / name).touch()
         (tmp_path / "shop" / manifest_name(name)).write_bytes(manifest.to_bytes())
     for n in range(3000):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,9 +24,11 @@ from larder.settings import (
     General,
     NotifierSettings,
     RetentionSettings,
+    SignerSettings,
     Table,
 )
 from larder.stores.local import LocalSettings
+from larder.stores.s3 import S3Settings
 
 EXAMPLE = Path(__file__).parents[2] / "larder.example.toml"
 SHOP = "postgresql://backup@db.example/shop"
@@ -177,7 +181,7 @@ def test_a_wrong_variable_does_not_hide_another() -> None:
             "LARDER_LEDGER_URL": "ledger.db",
             "LARDER_LOG_FORMAT": "xml",
             "LARDER_CONFIG": "absent.toml",
-            "BACKUP_S3_BUCKET": "my-backups",
+            "BACKUP_S3_BUCKET": "s3://my-backups",
         }
     )
     assert found.keys() == {
@@ -193,8 +197,73 @@ def test_a_wrong_variable_does_not_hide_another() -> None:
     assert found["LARDER_LOG_FORMAT"] == "has to be 'text' or 'json'"
 
 
-def test_s3_is_refused_as_long_as_there_is_none() -> None:
-    assert "local folders only" in mistakes({"BACKUP_S3_BUCKET": "my-backups"})["BACKUP_S3_BUCKET"]
+def test_a_bucket_in_the_environment_is_a_second_store() -> None:
+    settings = load({"DATABASE_URL": SHOP, "BACKUP_S3_BUCKET": "my-backups"})
+    assert list(settings.stores) == ["local", "s3"]
+    found = settings.stores["s3"]
+    assert isinstance(found, S3Settings)
+    assert (found.name, found.bucket, found.prefix) == ("s3", "my-backups", "backups")
+    (database,) = settings.databases.values()
+    assert [store.name for store in settings.stores_of(database)] == ["local", "s3"]
+
+
+def test_a_bucket_in_the_environment_goes_with_the_folders_of_the_file(write: Write) -> None:
+    write(f'[databases.shop]\nurl = "{SHOP}"\n[stores.disk]\npath = "disk"\n')
+    settings = load({"BACKUP_S3_BUCKET": "my-backups"})
+    assert (list(settings.stores), settings.warnings) == (["disk", "s3"], ())
+
+
+def test_a_bucket_in_the_environment_is_not_used_beside_one_of_the_file(write: Write) -> None:
+    write(f'[databases.shop]\nurl = "{SHOP}"\n[stores.offsite]\ntype = "s3"\nbucket = "other-backups"\n')
+    settings = load({"BACKUP_S3_BUCKET": "my-backups"})
+    assert list(settings.stores) == ["offsite"]
+    assert "BACKUP_S3_BUCKET is not used" in settings.warnings[0]
+
+
+def test_secrets_for_buckets_are_masked() -> None:
+    load(
+        {
+            "DATABASE_URL": SHOP,
+            "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG",
+            "AWS_SESSION_TOKEN": "FwoGZXIvYXdz",
+        }
+    )
+    assert secret.redact("SignatureDoesNotMatch: wJalrXUtnFEMI/K7MDENG FwoGZXIvYXdz") == (
+        "SignatureDoesNotMatch: **** ****"
+    )
+
+
+def test_a_store_that_locks_has_to_know_for_how_long(write: Write) -> None:
+    write(
+        f'[databases.shop]\nurl = "{SHOP}"\nretention.daily = 7\n[databases.crm]\nurl = "{SHOP}2"\n'
+        '[stores.s3]\ntype = "s3"\nbucket = "my-backups"\nobject_lock = "compliance"\n'
+    )
+    what = "is missing, and store 's3' locks what it keeps for that long"
+    assert mistakes({}) == {"databases.shop.retention.days": what}
+
+
+def test_no_database_asks_for_more_copies_than_it_has_stores(write: Write) -> None:
+    write(
+        f'[databases.shop]\nurl = "{SHOP}"\nmin_copies = 2\n[databases.crm]\nurl = "{SHOP}2"\nmin_copies = 2\n'
+        'stores = ["a"]\n[stores.a]\npath = "a"\n[stores.b]\npath = "b"\n'
+    )
+    what = "asks for 2 copies, and the database has 1 store"
+    assert mistakes({}) == {"databases.crm.min_copies": what}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500 MB", 500 * 10**6), ("50GB", 50 * 10**9), ("2 tb", 2 * 10**12)]
+)
+def test_sizes_are_written_in_units(write: Write, text: str, size: int) -> None:
+    write(f'verify = "0 5 * * *"\nverify_budget = "{text}"\n[databases.shop]\nurl = "{SHOP}"\n')
+    assert load({}).verify_budget == size
+
+
+def test_a_size_that_is_none_is_told(write: Write) -> None:
+    write(f'verify = "0 25 * * *"\nverify_budget = "much"\n[databases.shop]\nurl = "{SHOP}"\n')
+    found = mistakes({})
+    assert found["verify_budget"] == "has to be a size, written as 500 MB, 50 GB or 2 TB"
+    assert "verify" in found
 
 
 # The file
@@ -459,7 +528,7 @@ def test_a_hidden_spool_inside_a_store_is_fine(folder: Path) -> None:
     assert load({"LARDER_STATE_DIR": "backups/.state"}).state_dir == folder / "backups/.state"
 
 
-def test_days_of_the_environment_are_the_default_of_databases_that_say_none(write: Write) -> None:
+def test_days_of_the_environment_are_the_default_of_databases_that_say_no_rule(write: Write) -> None:
     write(
         """
         [databases.a]
@@ -470,10 +539,14 @@ def test_days_of_the_environment_are_the_default_of_databases_that_say_none(writ
         [databases.c]
         url = "sqlite:///c.db"
         retention.days = 3
+        [databases.d]
+        url = "sqlite:///d.db"
+        retention.daily = 7
         """
     )
     days = {name: one.retention.days for name, one in load({"BACKUP_RETENTION_DAYS": "9"}).databases.items()}
-    assert days == {"a": 9, "b": 9, "c": 3}
+    assert days == {"a": 9, "b": 9, "c": 3, "d": None}
+    assert [one.retention.days for one in load({}).databases.values()] == [30, 30, 3, None]
 
 
 @pytest.mark.parametrize(
@@ -529,6 +602,73 @@ def test_two_thousand_databases_can_be_configured(write: Write) -> None:
     ]
     write("".join(tables))
     assert len(load({}).databases) == 2000
+
+
+# Signers
+
+KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
+
+
+def test_signers_and_this_hosts_signing_key(write: Write, folder: Path) -> None:
+    write(
+        f"""
+        signing_key = "keys/web1.key"
+        [signers.web1]
+        public_key = "{KEYS[0]}"
+        [signers.web2]
+        public_key = "{KEYS[1]}"
+        """
+    )
+    settings = load({})
+    assert settings.signing_key == folder / "keys/web1.key", "which is read when something is signed"
+    assert settings.signer_keys == {"web1": KEYS[0], "web2": KEYS[1]}
+    assert settings.signers["web2"].name == "web2"
+
+
+def test_no_signer_has_to_be_configured() -> None:
+    settings = load({})
+    assert (settings.signing_key, settings.signers, settings.signer_keys) == (None, {}, {})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "AAAA",
+        KEYS[0][:-1],
+        KEYS[0] + "\\n",
+        KEYS[0].replace("AQEBAQE=", "AQEBAQF="),
+        KEYS[0].replace("A", "-"),
+        "größe",
+        "-----BEGIN PRIVATE KEY-----",
+    ],
+)
+def test_a_public_key_is_32_bytes_in_one_spelling(write: Write, key: str) -> None:
+    write(f'[signers.web1]\npublic_key = "{key}"\n')
+    assert mistakes({}) == {"signers.web1.public_key": "has to be 32 bytes in base64"}
+
+
+def test_mistakes_in_signers(write: Write) -> None:
+    write(
+        f"""
+        signing_key = ""
+        [signers.a]
+        public_key = "{KEYS[0]}"
+        [signers.b]
+        public_key = "{KEYS[0]}"
+        [signers.c]
+        publickey = "{KEYS[1]}"
+        [signers.d]
+        public_key = 5
+        """
+    )
+    assert mistakes({}) == {
+        "signing_key": "is empty, or no path",
+        "signers.b.public_key": "is the key of signer 'a' too",
+        "signers.c.publickey": "unknown key (did you mean 'public_key'?)",
+        "signers.c.public_key": "is missing",
+        "signers.d.public_key": "has to be text, in quotation marks",
+    }
 
 
 # Secrets
@@ -654,11 +794,53 @@ def test_the_example_has_every_key_with_its_default(
     # A secret comes from the environment, and what has no fixed default stands with the one that it takes.
     if "url" in wanted:
         wanted["url_env"] = wanted.pop("url")
-    assert written.keys() == wanted.keys()
+    missing = wanted.keys() - written.keys()
+    assert written.keys() <= wanted.keys()
+    assert {key for key in missing if wanted[key] is not None} == set()
+    assert missing <= set(re.findall("^# ([a-z_]+) = ", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
     for key, default in wanted.items():
-        if default is not None:
+        if default is not None and key in written:
             read = model.model_validate({**_required(model), key: written[key]})
             assert getattr(read, key) == getattr(model.model_validate(_required(model)), key), key
+
+
+def test_the_rules_of_retention_that_the_example_shows_are_rules(write: Write) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    first, table = text.partition("[databases.shop.retention]\n")[::2]
+    table = table.partition("\n\n\n")[0]
+    write(
+        f"{first}[databases.shop.retention]\n" + re.sub("^# ([a-z_]+ = )", r"\1", table, flags=re.MULTILINE)
+    )
+    rules = load({"SHOP_DATABASE_URL": SHOP}).database("shop").retention.model_dump()
+    assert rules.keys() == keys_of(RetentionSettings).keys()
+    assert None not in rules.values()
+
+
+@pytest.mark.parametrize("word", list(RetentionSettings.model_fields))
+def test_a_rule_that_would_keep_nothing_is_a_mistake(write: Write, word: str) -> None:
+    write(f'[databases.a]\nurl = "sqlite:///a.db"\nretention.{word} = 0\n')
+    assert mistakes({}) == {f"databases.a.retention.{word}": "has to be at least 1"}
+
+
+def test_the_example_shows_a_signer(write: Write) -> None:
+    lines = EXAMPLE.read_text(encoding="utf-8").partition("# [signers.web1]\n")[2].partition("\n\n\n")[0]
+    table = tomllib.loads("\n".join(line[2:] for line in lines.splitlines() if " = " in line))
+    assert table.keys() == keys_of(SignerSettings).keys()
+    write(f'[signers.web1]\npublic_key = "{table["public_key"]}"\n')
+    assert load({}).signer_keys == {"web1": table["public_key"]}
+
+
+def test_the_example_shows_every_key_of_a_bucket_with_its_default(write: Write) -> None:
+    lines = EXAMPLE.read_text(encoding="utf-8").partition("# [stores.s3]\n")[2].partition("\n\n\n")[0]
+    written = re.findall("^# ([a-z_]+ = .*)$", lines, re.MULTILINE)
+    table = tomllib.loads("\n".join(written))
+    wanted = keys_of(S3Settings)
+    assert list(table) == list(wanted)
+    write("\n".join(["[stores.s3]", *written]))
+    found = load({}).stores["s3"]
+    for key, default in wanted.items():
+        if default is not None and key != "type":
+            assert getattr(found, key) == default, key
 
 
 def _required(model: type[Table]) -> dict[str, str]:

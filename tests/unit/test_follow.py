@@ -26,7 +26,7 @@ def test_a_run_whose_worker_was_lost_is_not_waited_for(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "NOTICE_PATIENCE", 0)
-    run, _ = ledger.runs.create("shop", "command")
+    run, _ = ledger.runs.create("shop", "command", stores=["local"])
     assert isinstance(ledger.leases.take(run.id, "dump", "host"), Lease)
     past = datetime.now(UTC) - timedelta(seconds=1)
     with ledger._engine.begin() as connection:
@@ -40,14 +40,14 @@ def test_a_run_that_nobody_will_tell_about_is_not_waited_for(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "NOTICE_PATIENCE", 0)
-    run, _ = ledger.runs.create("shop", "command")
+    run, _ = ledger.runs.create("shop", "command", stores=["local"])
     ledger.runs.abandon(run.id, LarderError("stopped by SIGINT"))
     (ended,) = follow(ledger, [run.id])
     assert ended.error == "stopped by SIGINT"
 
 
 def test_what_the_watching_finds_out_ends_it(ledger: Ledger) -> None:
-    run, _ = ledger.runs.create("shop", "command")
+    run, _ = ledger.runs.create("shop", "command", stores=["local"])
 
     def check() -> None:
         raise LarderError("the worker is gone")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import random
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +23,25 @@ from larder.artifact import Artifact
 from larder.artifact import File as Made
 from larder.databases import Dump, Piece
 from larder.errors import IntegrityError, LarderError
-from larder.manifest import Content, File, Manifest, manifest_of, parse_sidecar, sidecar_text
+from larder.manifest import (
+    UNSIGNED,
+    Content,
+    File,
+    Manifest,
+    Previous,
+    manifest_of,
+    parse_sidecar,
+    sidecar_text,
+)
+from larder.signing import Signature, Signer
 
 ARTIFACT = File("backup_postgres_20251016_020000.sql.gz", 1234, "a" * 64)
 GLOBALS = File("backup_postgres_20251016_020000.globals.sql.gz", 99, "c" * 64)
 
-MANIFEST = Manifest(
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+PREVIOUS = Previous("shop/20251015_020000", "e" * 64)
+
+FACTS = Manifest(
     backup="shop/20251016_020000",
     database="shop",
     engine="postgres",
@@ -43,11 +60,15 @@ MANIFEST = Manifest(
     globals=GLOBALS,
     globals_raw=Content(100, "d" * 64),
     warnings=("pg_dump is newer than the server",),
+    previous=PREVIOUS,
 )
+
+MANIFEST = FACTS.signed(SIGNER)
 
 
 def test_is_read_back_as_it_was_written() -> None:
-    for manifest in (MANIFEST, replace(MANIFEST, globals=None, globals_raw=None, encoding=(), warnings=())):
+    plain = replace(FACTS, globals=None, globals_raw=None, encoding=(), warnings=(), previous=None)
+    for manifest in (MANIFEST, plain.signed(SIGNER)):
         assert Manifest.from_bytes(manifest.to_bytes()) == manifest
     assert MANIFEST.created_at == datetime(2025, 10, 16, 2, tzinfo=UTC)
 
@@ -61,21 +82,166 @@ def test_is_json_that_people_and_tools_can_read() -> None:
     assert document["format"] == "larder-manifest/1"
     assert document["artifact"] == {"name": ARTIFACT.name, "size": 1234, "sha256": "a" * 64}
     assert document["encoding"] == ["gzip"]
+    assert document["previous"] == {"backup": "shop/20251015_020000", "sha256": "e" * 64}
+    assert document["signature"] == {
+        "key": SIGNER.public_key,
+        "value": MANIFEST.signature.value,
+    }
 
 
 def test_the_same_facts_make_the_same_bytes() -> None:
-    shuffled = {key: MANIFEST.to_dict()[key] for key in reversed(MANIFEST.to_dict())}
-    assert Manifest.from_bytes(json.dumps(shuffled).encode()).to_bytes() == MANIFEST.to_bytes()
+    tables = FACTS.fingerprint["tables"]
+    shuffled = {"tables": {name: tables[name] for name in reversed(tables)}, "row_counts": "exact"}
+    assert replace(FACTS, fingerprint=shuffled).signed(SIGNER).to_bytes() == MANIFEST.to_bytes()
+
+
+def test_its_digest_is_that_of_its_bytes() -> None:
+    assert MANIFEST.digest == hashlib.sha256(MANIFEST.to_bytes()).hexdigest()
 
 
 @given(name=st.text(st.characters()), rows=st.integers(0, 2**63))
 def test_any_table_name_is_kept(name: str, rows: int) -> None:
-    manifest = replace(MANIFEST, fingerprint={"tables": {name: {"rows": rows}}})
+    manifest = replace(FACTS, fingerprint={"tables": {name: {"rows": rows}}}).signed(SIGNER)
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
+# The signature
+
+
+def resigned(document: dict[str, Any]) -> bytes:
+    """The document signed again, whatever it says, as somebody with a key of his own can do."""
+    rest = {key: value for key, value in document.items() if key != "signature"}
+    signature = SIGNER.sign(canonical(rest))
+    return canonical({**rest, "signature": {"key": signature.key, "value": signature.value}})
+
+
+def canonical(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+def test_signs_everything_else_in_the_manifest() -> None:
+    document = json.loads(MANIFEST.to_bytes())
+    assert resigned(document) == MANIFEST.to_bytes()
+
+
+def test_every_single_bit_that_is_flipped_is_found() -> None:
+    data = MANIFEST.to_bytes()
+    chance = random.Random(4)
+    for place in chance.sample(range(len(data) * 8), min(2000, len(data) * 8)):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(IntegrityError, match="unable to read manifest: "):
+            Manifest.from_bytes(bytes(flipped))
+
+
+def test_every_bit_of_the_signature_counts() -> None:
+    data = MANIFEST.to_bytes()
+    start = data.index(b'"signature"')
+    end = data.index(b"}", start)
+    for place in range(start * 8, end * 8):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(IntegrityError):
+            Manifest.from_bytes(bytes(flipped))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"size": 1234', b'"size": 1235'),
+        (b'"rows": 7', b'"rows": 8'),
+        (b"public.gr", b"public.Gr"),
+        (b"pg_dump is newer", b"pg_dump is never"),
+        (b"20251015", b"20251014"),
+        (b"eeee", b"eeef"),
+    ],
+)
+def test_what_was_altered_does_not_fit(old: bytes, new: bytes) -> None:
+    with pytest.raises(IntegrityError, match="unable to read manifest: its signature does not fit") as caught:
+        Manifest.from_bytes(MANIFEST.to_bytes().replace(old, new, 1))
+    assert "other stores" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data + b"\n",
+        lambda data: data[:-1],
+        lambda data: b" " + data,
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: data.replace(b"  ", b"\t"),
+        lambda data: json.dumps(json.loads(data)).encode(),
+        lambda data: json.dumps(json.loads(data), indent=2, sort_keys=True).encode() + b"\n",
+        lambda data: data.replace("ö".encode(), b"\\u00f6"),
+        lambda data: data.replace(b'  "database": "shop"', b'  "database": "crm",\n  "database": "shop"'),
+        lambda data: data.replace(b'"size": 1234', b'"size": 1,\n    "size": 1234'),
+        lambda data: data.replace(b'"rows": 0', b'"rows": -0'),
+    ],
+)  # fmt: skip
+def test_another_spelling_of_the_same_facts_is_refused(change: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(IntegrityError, match="it is not in canonical form"):
+        Manifest.from_bytes(change(MANIFEST.to_bytes()))
+
+
+@pytest.mark.parametrize("which", ["key", "value"])
+def test_base64_has_one_spelling(which: str) -> None:
+    """The last letter before the padding has bits that no byte needs."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    text = getattr(MANIFEST.signature, which)
+    bare = text.rstrip("=")
+    spare = 2 if which == "key" else 4
+    index = alphabet.index(bare[-1])
+    for other in range(1, 1 << spare):
+        spelling = bare[:-1] + alphabet[index ^ other] + text[len(bare) :]
+        assert base64.b64decode(spelling) == base64.b64decode(text)
+        with pytest.raises(IntegrityError, match=rf"signature\.{which}: has to be \d\d bytes in base64"):
+            Manifest.from_bytes(MANIFEST.to_bytes().replace(text.encode(), spelling.encode()))
+    for spelling in (
+        bare,
+        text + "=",
+        text[:8] + "\\n" + text[8:],
+        text.replace("/", "_").replace("+", "-") + " ",
+    ):
+        with pytest.raises(IntegrityError):
+            Manifest.from_bytes(MANIFEST.to_bytes().replace(text.encode(), spelling.encode()))
+
+
+def test_one_that_nobody_signed_is_refused() -> None:
+    assert FACTS.signature == UNSIGNED
+    with pytest.raises(IntegrityError):
+        Manifest.from_bytes(FACTS.to_bytes())
+    unsigned = {key: value for key, value in MANIFEST.to_dict().items() if key != "signature"}
+    with pytest.raises(IntegrityError, match="unable to read manifest: signature: is missing"):
+        Manifest.from_bytes(canonical(unsigned))
+
+
+def test_the_key_that_signed_is_known_and_cannot_be_exchanged() -> None:
+    other = Signer(Ed25519PrivateKey.generate())
+    by_other = FACTS.signed(other)
+    assert Manifest.from_bytes(by_other.to_bytes()).signature.key == other.public_key
+    forged = replace(MANIFEST, signature=Signature(other.public_key, MANIFEST.signature.value))
+    with pytest.raises(IntegrityError, match="its signature does not fit"):
+        Manifest.from_bytes(forged.to_bytes())
+
+
+@pytest.mark.parametrize("value", [[[]], "x" * 10, {"deep": 1e308}])
+def test_a_fingerprint_of_any_kind_is_kept(value: Any) -> None:
+    manifest = replace(FACTS, fingerprint={"more": value}).signed(SIGNER)
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+@pytest.mark.parametrize("text", ["1e999", "[" * 900 + "]" * 900])
+def test_what_cannot_be_written_again_is_refused(text: str) -> None:
+    with pytest.raises(IntegrityError):
+        Manifest.from_bytes(MANIFEST.to_bytes().replace(b'"rows": 7', f'"rows": {text}'.encode()))
+
+
+# The facts
+
+
 def changed(path: str, value: Any) -> bytes:
-    """The manifest with one value set, or taken out."""
+    """The manifest with one value set, or taken out, and signed again."""
     document = MANIFEST.to_dict()
     *parents, last = path.split(".")
     place = document
@@ -85,12 +251,19 @@ def changed(path: str, value: Any) -> bytes:
         del place[last]
     else:
         place[last] = value
-    return json.dumps(document).encode()
+    return canonical(document) if path.startswith("signature") else resigned(document)
 
 
-@pytest.mark.parametrize(
-    "key", [key for key in MANIFEST.to_dict() if key not in ("globals", "globals_raw", "warnings")]
-)
+OPTIONAL = ("globals", "globals_raw", "previous", "warnings")
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_a_key_that_may_be_empty_has_to_be_there(key: str) -> None:
+    with pytest.raises(IntegrityError, match="unable to read manifest: "):
+        Manifest.from_bytes(changed(key, ...))
+
+
+@pytest.mark.parametrize("key", [key for key in MANIFEST.to_dict() if key not in OPTIONAL])
 def test_a_missing_key_is_named(key: str) -> None:
     with pytest.raises(IntegrityError, match=f"unable to read manifest: .*{key}"):
         Manifest.from_bytes(changed(key, ...))
@@ -107,7 +280,10 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("encoding", [1]), ("form", "heap"), ("fingerprint", []), ("database", 7), ("engine", ""),
         ("warnings", "one"), ("created", "2025-10-16"), ("created", "2025-10-16T02:00:00"),
         ("created", "2025-10-16T02:00:00+02:00"), ("created", "2025-10-16T02:00:00.5Z"),
-        ("created", "2025-13-16T02:00:00Z"), ("backup", "shop"), ("backup", "shop/latest"), ("signature", "x"),
+        ("created", "2025-13-16T02:00:00Z"), ("backup", "shop"), ("backup", "shop/latest"), ("more", "x"),
+        ("previous", "shop/20251015_020000"), ("previous.backup", "shop"), ("previous.sha256", "e"),
+        ("previous.more", 1), ("signature", "x"), ("signature", None), ("signature.key", ...),
+        ("signature.value", 5), ("signature.more", "x"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(path: str, value: Any) -> None:
@@ -142,19 +318,17 @@ def test_what_is_no_manifest_is_told(data: bytes, what: str) -> None:
 
 @given(st.binary(max_size=200) | st.integers(0, 1500).map(lambda at: MANIFEST.to_bytes()[:at]))
 def test_nothing_else_than_an_integrity_error_is_raised(data: bytes) -> None:
-    if data.rstrip() != MANIFEST.to_bytes().rstrip():
+    if data != MANIFEST.to_bytes():
         with pytest.raises(IntegrityError):
             Manifest.from_bytes(data)
 
 
-@given(st.integers(0, 1100), st.integers(1, 255))
-def test_an_altered_byte_raises_nothing_else(at: int, change: int) -> None:
+@given(st.integers(0, 3000), st.integers(1, 255))
+def test_an_altered_byte_is_found_and_raises_nothing_else(at: int, change: int) -> None:
     data = bytearray(MANIFEST.to_bytes())
     data[at % len(data)] ^= change
-    try:
+    with pytest.raises(IntegrityError):
         Manifest.from_bytes(bytes(data))
-    except IntegrityError:
-        pass
 
 
 def test_is_made_from_what_dump_and_compress_found() -> None:
@@ -164,8 +338,8 @@ def test_is_made_from_what_dump_and_compress_found() -> None:
         globals=Piece("globals", "zstd", 100, "d" * 64), warnings=["odd file \udcff"],
     )  # fmt: skip
     made = Artifact(
-        Made(ARTIFACT.name, 1234, "a" * 64, "gzip", 5678, "b" * 64),
-        Made(GLOBALS.name, 99, "c" * 64, "gzip", 100, "d" * 64),
+        Made(ARTIFACT.name, 1234, "a" * 64, ("gzip",), 5678, "b" * 64),
+        Made(GLOBALS.name, 99, "c" * 64, ("gzip",), 100, "d" * 64),
     )
     facts = {
         "backup": MANIFEST.backup,
@@ -174,11 +348,12 @@ def test_is_made_from_what_dump_and_compress_found() -> None:
         "run": "01J9ZK",
         "host": "db-1",
     }
-    manifest = manifest_of(dump, made, **facts)
-    assert manifest == replace(MANIFEST, larder=larder.__version__, warnings=("odd file \\udcff",))
-    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    manifest = manifest_of(dump, made, previous=PREVIOUS, **facts)
+    assert manifest == replace(FACTS, larder=larder.__version__, warnings=("odd file \\udcff",))
+    assert Manifest.from_bytes(manifest.signed(SIGNER).to_bytes()) == manifest.signed(SIGNER)
+    assert manifest_of(dump, made, **facts).previous is None
 
-    plain = Artifact(replace(made.content, encoding="none"))
+    plain = Artifact(replace(made.content, encoding=()))
     assert manifest_of(replace(dump, globals=None), plain, **facts).encoding == ()
     assert manifest_of(replace(dump, globals=None), plain, **facts).globals is None
     with pytest.raises(LarderError, match="no time zone"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import hashlib
 import io
 import random
@@ -11,19 +10,16 @@ import resource
 import stat
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from larder.progress import Progress
 from larder.streams import (
     CHUNK,
     Hashed,
-    ReadAhead,
     digest,
     digest_file,
     durable_file,
@@ -123,70 +119,3 @@ def test_an_empty_folder_makes_an_empty_tar(tmp_path: Path) -> None:
     write_tar(tmp_path, sink)
     with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as archive:
         assert archive.getnames() == []
-
-
-@given(st.lists(st.binary(max_size=50)), st.integers(1, 70))
-def test_reading_ahead_gives_every_byte_in_order(pieces: list[bytes], size: int) -> None:
-    with ReadAhead(iter(pieces)) as reader:
-        found = []
-        while data := reader.read(size):
-            found.append(data)
-        assert b"".join(found) == b"".join(pieces)
-        assert reader.read(size) == b""
-
-
-def test_reading_ahead_is_not_far_ahead() -> None:
-    made: list[int] = []
-    third = threading.Event()
-
-    def pieces() -> Iterator[bytes]:
-        for number in range(100):
-            made.append(number)
-            if number == 2:
-                third.set()
-            yield b"x"
-
-    with ReadAhead(pieces(), depth=2) as reader:
-        # The third piece is made, and waits for room in the line; the fourth is not begun.
-        assert third.wait(10)
-        assert made == [0, 1, 2]
-        assert reader.read(1) == b"x"
-    assert len(made) <= 5
-
-
-def test_an_error_comes_after_what_was_before_it_and_stays() -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b"good"
-        raise ValueError("damaged")
-
-    with ReadAhead(pieces()) as reader:
-        assert reader.read(10) == b"good"
-        for _ in range(3):
-            with pytest.raises(ValueError, match="damaged"):
-                reader.read(10)
-
-
-def close(reader: ReadAhead) -> None:
-    reader.close()
-    reader.close()
-    with pytest.raises(ValueError, match="closed"):
-        reader.read(1)
-
-
-@pytest.mark.parametrize("leave", [close, id], ids=["closed", "let go of"])
-def test_leaving_early_ends_the_thread_and_the_iterator(leave: Callable[[ReadAhead], object]) -> None:
-    ended = []
-
-    def pieces() -> Iterator[bytes]:
-        try:
-            while True:
-                yield b"x" * 10
-        finally:
-            ended.append(True)
-
-    reader = ReadAhead(pieces())
-    assert reader.read(5) == b"x" * 5
-    leave(reader)
-    del reader
-    gc.collect()
-    assert ended == [True]

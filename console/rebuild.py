@@ -1,0 +1,56 @@
+"""`larder catalog rebuild`: a ledger that knows nothing learns from the stores what there is."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+from console import catalogue, output
+from larder import rebuild
+from larder.rebuild import Rebuilt
+from tasks import context
+
+
+def rebuild_catalog(store: str | None, *, as_json: bool) -> int:
+    """Take up what the stores hold into the ledger, and print it; gives the exit code."""
+    found = rebuild.rebuild(context.settings(), context.ledger(), store=store)
+    for error in found.shelf.unreachable.values():
+        output.print_error(error)
+    kept = [one for one in found.shelf.backups if one.copies]
+    problems = [f"{one.backup}: {problem}" for one in kept for problem in one.problems]
+    if as_json:
+        output.print_json(
+            {
+                "backups": len(kept),
+                "copies": sum(found.copies.values()),
+                "databases": {name: len(found.shelf.of(name)) for name in sorted(found.copies)},
+                "new_signers": found.new_signers,
+                "gaps": list(found.gaps),
+                "problems": problems,
+                "foreign": list(found.shelf.foreign),
+            }
+        )
+    else:
+        _print(found, len(kept), problems)
+    return catalogue.exit_code(found.shelf, kept)
+
+
+def _print(found: Rebuilt, backups: int, problems: list[str]) -> None:
+    output.out.print(
+        f"{backups} backups in {sum(found.copies.values())} copies, of {len(found.copies)} databases: "
+        f"{escape(', '.join(sorted(found.copies))) or 'none'}"
+    )
+    for key, host in found.new_signers.items():
+        output.out.print(
+            f"  [yellow]trusted from now on:[/] {escape(key)}, which signed on {escape(host)}. "
+            "Put it under \\[signers.NAME] in larder.toml if you know it"
+        )
+    for backup in found.gaps:
+        output.out.print(
+            f"  [yellow]missing:[/] {escape(backup)}: a later backup names it, and no store has it. "
+            "Rotation may have deleted it, or somebody else"
+        )
+    for problem in problems:
+        output.out.print(f"  [red]broken[/] {escape(problem)}")
+    for location in found.shelf.foreign:
+        output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
+    output.out.print("The bytes have not been read: larder verify --all does that")

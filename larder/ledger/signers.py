@@ -1,0 +1,38 @@
+"""Signers: the keys that this ledger's hosts sign manifests with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from larder.ledger import tables
+
+
+class Signers:
+    """All keys that a ledger knows."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def remember(self, public_key: str, name: str) -> bool:
+        """Note that `name` signs with `public_key` (base64); says whether that is news."""
+        if public_key in self.known():
+            return False
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    tables.signers.insert().values(
+                        public_key=public_key, name=name[:80], since=datetime.now(UTC)
+                    )
+                )
+        except sa.exc.IntegrityError:
+            # Another process was faster.
+            return False
+        return True
+
+    def known(self) -> dict[str, str]:
+        """Who signs, by public key."""
+        query = sa.select(tables.signers.c.public_key, tables.signers.c.name)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return {row.public_key: row.name for row in connection.execute(query)}

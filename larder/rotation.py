@@ -1,0 +1,190 @@
+"""Rotation: the retention policy, applied to what one store holds of one database.
+
+Nothing keeps two of them apart, such as a run's `rotate` and somebody's `larder prune`: to delete is idempotent, and
+the laws of retention hold for each by itself, so that neither deletes the newest.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from larder import catalog
+from larder.catalog import Entry
+from larder.errors import IntegrityError, LarderError, RefusedError
+from larder.ledger import Ledger
+from larder.ledger.backups import Backup
+from larder.naming import pin_name
+from larder.retention import Item, Plan, Policy, Proof, Verdict, plan
+from larder.settings import DatabaseSettings
+from larder.stores import Store
+from larder.trust import Trust
+
+#: How many of a database's runs are looked through for what they began to upload. Older ones were when they were newer.
+RUNS = 1000
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One database's backups in one store, with what is to become of each."""
+
+    store: Store
+    database: DatabaseSettings
+    entries: tuple[Entry, ...]
+    plan: Plan
+
+    @property
+    def judged(self) -> Iterator[tuple[Entry, Verdict]]:
+        """Each backup with its verdict."""
+        return zip(self.entries, self.plan.verdicts, strict=True)
+
+    @property
+    def leaving(self) -> list[tuple[Entry, Verdict]]:
+        """What goes, oldest first."""
+        return [(entry, verdict) for entry, verdict in self.judged if not verdict.keep]
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What came of a rotation."""
+
+    #: The ids of the backups that are gone from the store.
+    deleted: list[str]
+    #: What the store refused, or what is gone and should not be; None where all is as planned.
+    problem: LarderError | None
+
+
+def policy_of(database: DatabaseSettings) -> Policy:
+    """The rules of a database, as retention wants them."""
+    return Policy(database=database.name, zone=ZoneInfo(database.timezone), **database.retention.model_dump())
+
+
+def last_failed(ledger: Ledger, database: str) -> str | None:
+    """The id of the database's newest run that is over, if it failed."""
+    newest = next(iter(ledger.runs.latest(database, over=True, limit=1)), None)
+    return newest.id if newest is not None and newest.state == "failed" else None
+
+
+def look(
+    store: Store,
+    database: DatabaseSettings,
+    ledger: Ledger,
+    trust: Trust,
+    now: datetime,
+    *,
+    failed_run: str | None = None,
+    force: bool = False,
+) -> Rotation:
+    """Read the store and judge what it holds; raises what the store raises, and deletes nothing."""
+    entries = catalog.read(store, database.folder, trust).of(database.name)
+    known = ledger.backups.all(database.name)
+    items = [_item(entry, known.get(entry.backup), store.name) for entry in entries]
+    found = plan(items, policy_of(database), now, failed_run, force=force)
+    return Rotation(store, database, tuple(entries), found)
+
+
+def clear(found: Rotation, ledger: Ledger) -> Cleared:
+    """Delete what the plan lets go, see that exactly that is gone, and note it in the ledger. Done twice is fine.
+
+    What a store refuses to delete does not keep the rest. Raises `UnreachableError` where it does not answer.
+    """
+    deleted: list[str] = []
+    refused: list[LarderError] = []
+    for entry, verdict in found.leaving:
+        try:
+            _remove(found.store, entry)
+        except LarderError as error:
+            if error.retryable:
+                raise
+            refused.append(error)
+        finally:
+            # Each at once, and whatever happened: a backup is gone as soon as its manifest is, and whoever looks for it
+            # has to find that it was on purpose.
+            if found.store.size(entry.manifest_key) is None:
+                _note(found, entry, verdict, ledger)
+                deleted.append(entry.backup)
+    return Cleared(deleted, _problem(found, refused))
+
+
+def discard_abandoned(store: Store, database: DatabaseSettings, ledger: Ledger) -> list[str]:
+    """Remove from a server what killed uploads of this database's runs left there; gives their keys.
+
+    Only names that the ledger knows from runs that are over: what others upload, or a run that is under way, is left.
+    """
+    begun = [key for key in store.unfinished(database.folder) if posixpath.dirname(key) == database.folder]
+    if not begun:
+        return []
+    runs = ledger.runs.latest(database.name, over=True, limit=RUNS)
+    artifacts = [run.artifact for run in runs if run.artifact]
+    abandoned = [key for key in begun if _is_of(posixpath.basename(key), artifacts)]
+    for key in abandoned:
+        store.discard(key)
+    return abandoned
+
+
+def _item(entry: Entry, known: Backup | None, store: str) -> Item:
+    manifest = entry.manifest
+    return Item(
+        backup=entry.backup,
+        created=manifest.created_at if manifest else None,
+        raw_size=manifest.raw.size if manifest else 0,
+        suffix=manifest.suffix if manifest else "",
+        proof=_proof(entry, known, store),
+        pinned=entry.pinned,
+    )
+
+
+def _proof(entry: Entry, known: Backup | None, store: str) -> Proof:
+    """What this very copy is worth. One that was read to its end and found wrong is broken, however good it looks."""
+    if not entry.good:
+        return "broken"
+    if known is None:
+        return "stored"
+    copy = known.copies.get(store)
+    if known.proof == "broken" or (copy is not None and copy.problem is not None):
+        return "broken"
+    return "proven" if known.proof == "proven" else "stored"
+
+
+def _remove(store: Store, entry: Entry) -> None:
+    """Delete a backup, unless somebody has pinned it since the store was read."""
+    if store.size(pin_name(entry.artifact_key)) is None:
+        catalog.remove(store, entry)
+
+
+def _note(found: Rotation, entry: Entry, verdict: Verdict, ledger: Ledger) -> None:
+    # A second manifest of one backup, which somebody copied, is not the backup.
+    if not any(other.backup == entry.backup and kept.keep for other, kept in found.judged):
+        ledger.backups.forget(found.store.name, [entry.backup], f"by its retention policy: {verdict.reason}")
+
+
+def _problem(found: Rotation, refused: list[LarderError]) -> LarderError | None:
+    there = found.store.sizes(found.database.folder) if found.leaving else None
+    missing = [
+        entry.backup
+        for entry, verdict in found.judged
+        if verdict.keep and there is not None and entry.manifest_key not in there
+    ]
+    if missing:
+        return IntegrityError(
+            f"unable to rotate {found.store.name}: {', '.join(missing)} should stay, and is gone",
+            "see whether somebody else deletes backups there",
+        )
+    if refused:
+        return RefusedError(
+            f"unable to delete {len(refused)} of {len(found.leaving)} backups from {found.store.name}: "
+            f"{refused[0].message}",
+            refused[0].hint,
+        )
+    return None
+
+
+def _is_of(name: str, artifacts: Iterable[str]) -> bool:
+    """Whether a file is one of the artifacts, or the globals beside one."""
+    return any(
+        name == artifact or name.startswith(f"{artifact.partition('.')[0]}.globals.sql")
+        for artifact in artifacts
+    )

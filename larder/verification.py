@@ -1,0 +1,205 @@
+"""Verification: a copy is read from its store again, through the filters that a restore uses, to its very end.
+
+Nothing is written to the disk: bytes are hashed as they come, decrypted where this host may, decompressed, and hashed
+again. What comes out has to be what the manifest says, and the manifest what its signer wrote.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+from larder.catalog import Entry
+from larder.encoding import decoding
+from larder.errors import IntegrityError, NotFoundError, RefusedError, UnreachableError
+from larder.ledger import Ledger
+from larder.ledger.backups import Backup
+from larder.manifest import Content, File, Manifest
+from larder.progress import Progress
+from larder.shelf import Shelved
+from larder.stores import Store
+from larder.streams import Counted, Hashed, HashedReader, digest, pour
+
+#: The codec that only the holder of an identity can undo.
+ENCRYPTION = "age"
+
+#: How many copies are read at a time. Hashing and decoding let go of Python's lock, so more than one core works.
+AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One store's copy of a backup, to be read."""
+
+    backup: str
+    database: str
+    store: Store
+    entry: Entry
+    #: What is known to be wrong with it before its bytes are read.
+    faults: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many bytes reading it takes, by its manifest."""
+        return sum(file.size for file in self.entry.manifest.files) if self.entry.manifest else 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What reading one copy came to. Sizes in bytes, times in seconds."""
+
+    copy: Copy
+    #: What is wrong, one clause each; none for a good copy.
+    problems: tuple[str, ...]
+    #: What could not be looked at, and why.
+    notes: tuple[str, ...]
+    read: int
+    seconds: float
+    #: Why the copy could not be read to its end, which says nothing about the copy.
+    unread: UnreachableError | None = None
+
+    @property
+    def state(self) -> Literal["good", "broken", "unread"]:
+        """`good` where every byte is as it was written."""
+        if self.problems:
+            return "broken"
+        return "unread" if self.unread else "good"
+
+
+def record(ledger: Ledger, finding: Finding) -> bool:
+    """Write a finding into the ledger; says whether it is bad news, which somebody has to be told."""
+    if finding.state == "unread":
+        return False
+    copy, manifest = finding.copy, finding.copy.entry.manifest
+    store = copy.store.name
+    if manifest is not None:
+        ledger.backups.adopt(manifest, {store: copy.entry.artifact_key})
+    return record_problem(ledger, copy.backup, store, "; ".join(finding.problems) or None)
+
+
+def record_problem(ledger: Ledger, backup: str, store: str, problem: str | None) -> bool:
+    """Write what is wrong with a copy, or that nothing is, into the ledger; says whether it is bad news."""
+    known = ledger.backups.get(backup)
+    before = known.copies[store].problem if known and store in known.copies else None
+    ledger.backups.checked(backup, store, problem)
+    return problem is not None and before is None
+
+
+def longest_unread(copies: Iterable[Copy], ledger: Ledger, budget: int) -> list[Copy]:
+    """Those copies that were not read for the longest, up to `budget` bytes in all, and at least one."""
+    known = ledger.backups.all()
+    chosen: list[Copy] = []
+    for copy in sorted(copies, key=lambda copy: (_last_read(copy, known), copy.backup, copy.store.name)):
+        if chosen and copy.size > budget:
+            break
+        chosen.append(copy)
+        budget -= copy.size
+    return chosen
+
+
+def _last_read(copy: Copy, known: Mapping[str, Backup]) -> datetime:
+    found = known[copy.backup].copies.get(copy.store.name) if copy.backup in known else None
+    return (found.verified if found else None) or datetime.min.replace(tzinfo=UTC)
+
+
+def copies_of(shelved: Iterable[Shelved], stores: Mapping[str, Store]) -> list[Copy]:
+    """Every copy of these backups that is there, with what is wrong with it already."""
+    return [
+        Copy(
+            one.backup,
+            one.database,
+            stores[name],
+            entry,
+            tuple(what for where, what in one.faults if where in (name, "")),
+        )
+        for one in shelved
+        for name, entry in one.copies.items()
+    ]
+
+
+def verify(copies: Sequence[Copy], identities: Sequence[Path], progress: Progress) -> Iterator[Finding]:
+    """Read copies to their end, several at a time; a finding for each, as it is made.
+
+    `identities` are files with age identities, for artifacts that are encrypted.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(lambda copy: _examine(copy, identities, progress), copies)
+
+
+def _examine(copy: Copy, identities: Sequence[Path], progress: Progress) -> Finding:
+    began = time.monotonic()
+    problems, notes, read, unread = list(copy.faults), list[str](), 0, None
+    for file, raw in _contents(copy.entry.manifest):
+        reading = _Reading(copy, file, raw, identities)
+        try:
+            reading.to_the_end(progress)
+        except (IntegrityError, NotFoundError) as error:
+            if not any(file.name in known for known in problems):
+                problems.append(error.message)
+        except UnreachableError as error:
+            unread = error
+        read += reading.read
+        notes += reading.notes
+    return Finding(copy, tuple(problems), tuple(notes), read, time.monotonic() - began, unread)
+
+
+def _contents(manifest: Manifest | None) -> Iterator[tuple[File, Content]]:
+    if manifest is None:
+        return
+    yield manifest.artifact, manifest.raw
+    if manifest.globals is not None and manifest.globals_raw is not None:
+        yield manifest.globals, manifest.globals_raw
+
+
+class _Reading:
+    """One file of one copy on its way through the filters."""
+
+    def __init__(self, copy: Copy, file: File, raw: Content, identities: Sequence[Path]) -> None:
+        self.notes: list[str] = []
+        self.read = 0
+        self._copy = copy
+        self._file = file
+        self._raw = raw
+        self._identities = identities
+
+    def to_the_end(self, progress: Progress) -> None:
+        """Raise `IntegrityError` where the file, or what it decodes to, is not what the manifest says."""
+        key = posixpath.join(self._copy.entry.folder, self._file.name)
+        with closing(self._copy.store.open(key)) as stored:
+            source = HashedReader(stored, progress)
+            decoded = self._decode(cast(BinaryIO, source))
+            # What a decoder has left: the rest of what it could not open.
+            pour(cast(BinaryIO, source), cast(BinaryIO, Counted()))
+        self.read = source.hashed.size
+        self._compare("has", source.hashed, self._file)
+        if decoded is not None:
+            self._compare("decodes to", decoded, self._raw)
+
+    def _decode(self, source: BinaryIO) -> Hashed | None:
+        """What the file decodes to; None where this host may not open it."""
+        encoding = self._copy.entry.manifest.encoding if self._copy.entry.manifest else ()
+        if ENCRYPTION in encoding and not self._identities:
+            self.notes.append(f"{self._file.name} was not decrypted: this host has no identity")
+            return None
+        try:
+            with closing(decoding(encoding, self._identities).reader(source)) as reader:
+                return digest(reader)
+        except RefusedError as error:
+            self.notes.append(f"{self._file.name} was not decrypted: {error.message}")
+            return None
+        except IntegrityError as error:
+            raise IntegrityError(f"{self._file.name}: {error.message}", error.hint) from None
+
+    def _compare(self, verb: str, found: Hashed, wanted: File | Content) -> None:
+        if (found.size, found.sha256) != (wanted.size, wanted.sha256):
+            raise IntegrityError(
+                f"{self._file.name} {verb} {found.size} bytes with SHA-256 {found.sha256}, "
+                f"and its manifest says {wanted.size} with {wanted.sha256}"
+            )

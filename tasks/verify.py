@@ -1,0 +1,125 @@
+"""verify: copies are read from their stores again, the longest unread first, and whoever is to know is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from celery import Task, shared_task
+
+from larder import shelf, verification
+from larder.config import Settings
+from larder.errors import IntegrityError, LarderError
+from larder.ledger import Ledger
+from larder.notifiers import Notice, open_notifier
+from larder.progress import Progress, Report, human_size
+from larder.schedule import latest_slot
+from larder.shelf import Shelf
+from larder.stores import open_store
+from tasks import context
+from tasks.backup import CALLED, SCHEDULED
+from tasks.step import logger
+
+#: What to do about a copy that is not as it was written.
+_HINT = (
+    "larder list shows the other copies; see who can write to the store, keep the damaged copy as evidence, "
+    "and back up again"
+)
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """A copy that is not as it was written."""
+
+    database: str
+    text: str
+    #: Whether nobody was told yet.
+    news: bool
+
+
+@shared_task(name="verify", bind=True)
+def verify(self: Task, trigger: str = CALLED) -> None:
+    """Read copies to their end, within the configured budget of bytes; fails where one is broken.
+
+    What was read stays read when this is killed on the way: the next verification goes on with what was not. Ad hoc:
+    `celery -A workers call verify`.
+    """
+    settings, ledger = context.settings(), context.ledger()
+    if trigger == SCHEDULED and not _first_of_its_slot(settings, ledger):
+        return
+
+    def watch(report: Report) -> None:
+        self.send_event("task-progress", result=str(report))
+
+    found = shelf.read(settings, ledger, context.trust())
+    bad = _missing(found, ledger) + _read(settings, ledger, found, Progress(watch))
+    news = [one for one in bad if one.news]
+    for database in sorted({one.database for one in news}):
+        _tell(settings, database, [one.text for one in news if one.database == database])
+    if bad:
+        raise IntegrityError(f"unable to verify every copy: {'; '.join(one.text for one in bad)}", _HINT)
+    if found.unreachable:
+        raise next(iter(found.unreachable.values()))
+
+
+def _first_of_its_slot(settings: Settings, ledger: Ledger) -> bool:
+    if settings.verify is None:
+        return False
+    return ledger.slots.claim("verify", latest_slot(settings.verify, "UTC", datetime.now(UTC)))
+
+
+def _missing(found: Shelf, ledger: Ledger) -> list[_Bad]:
+    """Copies that are gone."""
+    return [
+        _Bad(
+            one.database,
+            f"{one.backup} in {store}: {problem}",
+            verification.record_problem(ledger, one.backup, store, problem),
+        )
+        for one in found.backups
+        for store, problem in one.faults
+        if store and store not in one.copies
+    ]
+
+
+def _read(settings: Settings, ledger: Ledger, found: Shelf, progress: Progress) -> list[_Bad]:
+    """Read the longest unread copies; gives those that are broken."""
+    opened = {name: open_store(store) for name, store in settings.stores.items()}
+    copies = verification.copies_of(found.backups, opened)
+    chosen = verification.longest_unread(copies, ledger, settings.verify_budget)
+    progress.total = sum(copy.size for copy in chosen)
+    logger.info("Verifying %d of %d copies (%s)...", len(chosen), len(copies), human_size(progress.total))
+    bad = []
+    for finding in verification.verify(chosen, settings.identities, progress):
+        is_news = verification.record(ledger, finding)
+        if finding.problems:
+            text = f"{finding.copy.backup} in {finding.copy.store.name}: {'; '.join(finding.problems)}"
+            logger.error("A copy is broken: %s", text)
+            bad.append(_Bad(finding.copy.database, text, is_news))
+    logger.info("Verified %d copies, %d of them broken", len(chosen), len(bad))
+    return bad
+
+
+def _tell(settings: Settings, database: str, problems: Iterable[str]) -> None:
+    notice = Notice(
+        event="failure",
+        database=database,
+        run="",
+        artifact=None,
+        size=None,
+        seconds=0,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        proof="broken",
+        step="verify",
+        error="; ".join(problems),
+        hint=_HINT,
+        about="verification",
+    )
+    for notifier in settings.notifiers.values():
+        if notice.event not in notifier.on:
+            continue
+        try:
+            open_notifier(notifier).send(notice)
+        except LarderError as error:
+            logger.error("%s could not be told: %s", notifier.name, error.message)
