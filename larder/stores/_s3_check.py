@@ -31,7 +31,8 @@ def check(bucket: Bucket) -> Condition:
     if bucket.settings.object_lock:
         _see_object_lock(bucket)
     deletable = _is_deleted(bucket, path)
-    detail = f"{bucket.url()}, region {bucket.client.meta.region_name}; can be written, read"
+    region = bucket.client.meta.region_name
+    detail = f"{bucket.url()}{f', region {region}' if region else ''}; can be written, read"
     return Condition(
         f"{detail}, deleted" if deletable else detail,
         tuple(_warnings(bucket, answer, deletable=deletable)),

@@ -96,9 +96,8 @@ def told(what: str) -> Iterator[None]:
     except (BotoCoreError, ClientError) as error:
         raise plain(what, error) from error
     except OSError as error:
-        raise UnreachableError(
-            f"{what}: {(error.strerror or str(error)).lower()}: {error.filename}"
-        ) from error
+        where = f": {error.filename}" if error.filename else ""
+        raise UnreachableError(f"{what}: {(error.strerror or str(error)).lower()}{where}") from error
 
 
 def plain(what: str, error: BotoCoreError | ClientError) -> LarderError:

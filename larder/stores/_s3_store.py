@@ -14,7 +14,7 @@ from larder.progress import Progress
 from larder.stores import Condition, Store
 from larder.stores._s3_bucket import Bucket
 from larder.stores._s3_check import check
-from larder.stores._s3_errors import code_of, told
+from larder.stores._s3_errors import code_of, status_of, told
 from larder.stores._s3_reader import Reader
 from larder.stores._s3_source import read_source
 from larder.stores._s3_upload import Upload
@@ -59,7 +59,7 @@ class S3(Store):
             try:
                 answer = self._bucket.client.get_object(**name)
             except ClientError as error:
-                if code_of(error) != "NoSuchKey":
+                if status_of(error) != 404 or code_of(error) == "NoSuchBucket":
                     raise
                 raise NotFoundError(f"unable to find '{key}' in store '{self.name}'") from None
         reader = Reader(self._bucket, key, answer, 0, answer["ContentLength"])

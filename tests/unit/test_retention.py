@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from larder.retention import Item, Plan, Policy, kept_until, plan
@@ -42,6 +42,12 @@ def policy(**rules: Any) -> Policy:
 
 
 DAYS_30 = policy(days=30)
+
+
+def for_any(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`given`, without a deadline: that a machine is busy shows nothing about retention."""
+    return lambda test: settings(deadline=None)(given(*strategies)(test))
+
 
 items = st.lists(
     st.one_of(
@@ -102,13 +108,13 @@ def newest(found: list[Item], *proofs: str) -> list[Item]:
 # The laws, over any shelf and any policy
 
 
-@given(items, policies, runs, forced)
+@for_any(items, policies, runs, forced)
 def test_a_shelf_is_never_emptied(found: list[Item], by: Policy, failed: str | None, force: bool) -> None:
     if any(item.stored for item in found):
         assert any(item.stored for item in kept(found, by, NOW, failed, force))
 
 
-@given(items, policies, runs, forced)
+@for_any(items, policies, runs, forced)
 def test_the_newest_stored_and_the_newest_proven_stay(
     found: list[Item], by: Policy, failed: str | None, force: bool
 ) -> None:
@@ -119,7 +125,7 @@ def test_the_newest_stored_and_the_newest_proven_stay(
             assert not wanted or any(item in left for item in wanted)
 
 
-@given(items, policies, runs, forced)
+@for_any(items, policies, runs, forced)
 def test_pinned_and_unreadable_ones_and_those_from_the_future_stay(
     found: list[Item], by: Policy, failed: str | None, force: bool
 ) -> None:
@@ -129,13 +135,13 @@ def test_pinned_and_unreadable_ones_and_those_from_the_future_stay(
             assert item in left
 
 
-@given(items, policies)
+@for_any(items, policies)
 def test_broken_ones_never_count(found: list[Item], by: Policy) -> None:
     good = [item for item in found if item.stored]
     assert kept(good, by) == [item for item in kept(found, by) if item.stored]
 
 
-@given(items, policies)
+@for_any(items, policies)
 def test_a_broken_one_is_evidence_until_it_is_old_and_a_stored_one_is_newer(
     found: list[Item], by: Policy
 ) -> None:
@@ -146,7 +152,7 @@ def test_a_broken_one_is_evidence_until_it_is_old_and_a_stored_one_is_newer(
             assert any(other.stored and other.created > item.created for other in left if other.created)
 
 
-@given(items, policies)
+@for_any(items, policies)
 def test_what_is_not_older_than_the_days_stays(found: list[Item], by: Policy) -> None:
     left = kept(found, by)
     for item in found:
@@ -154,14 +160,14 @@ def test_what_is_not_older_than_the_days_stays(found: list[Item], by: Policy) ->
             assert item in left
 
 
-@given(items, st.sampled_from([1, 30, 365]))
+@for_any(items, st.sampled_from([1, 30, 365]))
 def test_with_days_alone_a_recent_one_lets_all_go_that_is_older(found: list[Item], days: int) -> None:
     for item in kept([*found, aged(0, "proven")], policy(days=days)):
         old = item.created is not None and NOW - item.created > timedelta(days=days)
         assert not old or item.pinned
 
 
-@given(items, policies, runs, forced)
+@for_any(items, policies, runs, forced)
 def test_doing_it_again_changes_nothing(
     found: list[Item], by: Policy, failed: str | None, force: bool
 ) -> None:
@@ -169,7 +175,7 @@ def test_doing_it_again_changes_nothing(
     assert kept(left, by, NOW, failed, force) == left
 
 
-@given(items, policies, runs, forced, st.randoms(use_true_random=False))
+@for_any(items, policies, runs, forced, st.randoms(use_true_random=False))
 def test_the_order_does_not_matter(
     found: list[Item], by: Policy, failed: str | None, force: bool, chance: random.Random
 ) -> None:
@@ -180,7 +186,7 @@ def test_the_order_does_not_matter(
     assert first.halted == second.halted
 
 
-@given(items, policies, st.sampled_from(RULES), st.integers(1, 400))
+@for_any(items, policies, st.sampled_from(RULES), st.integers(1, 400))
 def test_a_larger_count_keeps_no_less(found: list[Item], by: Policy, word: str, more: int) -> None:
     if word in by.rules:
         larger = Policy("shop", zone=by.zone, **{**by.rules, word: by.rules[word] + more})
@@ -188,7 +194,7 @@ def test_a_larger_count_keeps_no_less(found: list[Item], by: Policy, word: str, 
         assert all(item in left for item in kept(found, by))
 
 
-@given(items, policies, st.sampled_from(RULES), st.integers(1, 9))
+@for_any(items, policies, st.sampled_from(RULES), st.integers(1, 9))
 def test_another_rule_keeps_no_less(found: list[Item], by: Policy, word: str, count: int) -> None:
     # Days have a say about broken ones too, which stay 30 where there are none.
     good = [item for item in found if item.stored]
@@ -197,7 +203,7 @@ def test_another_rule_keeps_no_less(found: list[Item], by: Policy, word: str, co
         assert all(item in left for item in kept(good, by))
 
 
-@given(items, policies, runs)
+@for_any(items, policies, runs)
 def test_a_halt_deletes_nothing_and_says_what_the_policy_would(
     found: list[Item], by: Policy, failed: str | None
 ) -> None:
@@ -220,7 +226,7 @@ def test_a_halt_deletes_nothing_and_says_what_the_policy_would(
     assert "larder prune shop --force" in halted.halted
 
 
-@given(st.integers(-10000, 10000), policies)
+@for_any(st.integers(-10000, 10000), policies)
 def test_nothing_goes_before_the_time_that_it_is_locked_until(days: int, by: Policy) -> None:
     created = NOW + timedelta(days=days)
     until = kept_until(by, created)
