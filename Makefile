@@ -20,7 +20,7 @@ INSTALL_REDIS := $(PIP) $(REDIS) --only-binary :all: 2>/dev/null || command -v r
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help setup backup test check format bench lock clean
+.PHONY: help setup backup test faults check format bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
@@ -36,6 +36,10 @@ backup: .venv/.runtime ## back up what DATABASE_URL or larder.toml names; with n
 
 test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+faults: .venv/.dev ## N uploads through a proxy that fails on purpose, SEED=… to repeat one; kills; flipped bits
+	@LARDER_TEST_FAULTS=$(or $(N),500) LARDER_TEST_SEED=$(SEED) LARDER_TEST_UPLOAD_MB=$(or $(MB),1000) \
+		$(BIN)/python -m pytest tests/faults -s --timeout 3000 $(ARGS)
 
 check: .venv/.dev ## lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check

@@ -53,7 +53,6 @@ def _timezones() -> set[str]:
 _problem_with_schedule = cache(schedule.problem_with)
 
 
-
 def _cron(value: str) -> str:
     problem = _problem_with_schedule(value)
     if problem:
@@ -233,7 +232,8 @@ class General(Table):
         default=(), description="files with private keys of age, on hosts that may decrypt backups"
     )
     verify: Cron | None = Field(
-        default=None, description="cron expression, in UTC: when copies are read again, the longest unread first"
+        default=None,
+        description="cron expression, in UTC: when copies are read again, the longest unread first",
     )
     verify_budget: Size = Field(
         default=50 * 10**9, ge=1, description="how many bytes one such verification reads at most"

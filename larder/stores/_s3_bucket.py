@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ ATTEMPTS = 4
 
 #: How much is listed with one request: as much as servers give.
 PAGE = 1000
+
+_ENCRYPTIONS = {"sse-s3": "AES256", "sse-kms": "aws:kms"}
+
+_DATE = re.compile(rb"<LastModified>[^<]*</LastModified>")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,6 +87,16 @@ class Bucket:
     def traits(self) -> Traits:
         """What this process knows of the server."""
         return _traits.setdefault((self.client.meta.endpoint_url, self.name), Traits())
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """What every object is made with."""
+        found = {
+            "StorageClass": self.settings.storage_class,
+            "ServerSideEncryption": _ENCRYPTIONS.get(self.settings.encryption or ""),
+            "SSEKMSKeyId": self.settings.kms_key,
+        }
+        return {name: value for name, value in found.items() if value}
 
     def object(self, key: str) -> dict[str, str]:
         """What names the object of `key` in a request."""
@@ -211,8 +226,14 @@ def _client(settings: S3Settings) -> Any:
         response_checksum_validation="when_required",
     )
     client = session.client("s3", endpoint_url=settings.endpoint, config=config)
+    client.meta.events.register("before-parse.s3.ListObjectsV2", _leave_out_dates)
     _hide(session)
     return client
+
+
+def _leave_out_dates(response_dict: dict[str, Any], **_: object) -> None:
+    """Take the dates, which nobody asks for, out of a listing: botocore spends three quarters of its time on them."""
+    response_dict["body"] = _DATE.sub(b"", response_dict["body"])
 
 
 def _wants_path_style(settings: S3Settings) -> bool:

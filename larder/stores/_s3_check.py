@@ -14,7 +14,6 @@ from larder.errors import IntegrityError, RefusedError
 from larder.stores import Condition
 from larder.stores._s3_bucket import Bucket
 from larder.stores._s3_errors import LOCK_HINT, code_of, is_denied, status_of
-from larder.stores._s3_sender import properties
 
 #: The object that is written, read and deleted: always the same one, so that where it may not be deleted one is left.
 PROBE = ".larder-probe"
@@ -42,7 +41,7 @@ def check(bucket: Bucket) -> Condition:
 def _written_and_read(bucket: Bucket, path: str) -> dict[str, Any]:
     content = secrets.token_bytes(64)
     answer: dict[str, Any] = bucket.client.put_object(
-        Bucket=bucket.name, Key=path, Body=content, **properties(bucket)
+        Bucket=bucket.name, Key=path, Body=content, **bucket.properties
     )
     with bucket.client.get_object(Bucket=bucket.name, Key=path)["Body"] as body:
         if body.read() != content:

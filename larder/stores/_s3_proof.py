@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from larder.stores._s3_bucket import Bucket, in_parallel
-from larder.stores._s3_errors import code_of, status_of
+from larder.stores._s3_errors import code_of, is_denied, status_of
 from larder.stores._s3_reader import digest_of_part
 from larder.stores._s3_source import Part, Source, encoded
 
@@ -83,10 +83,15 @@ def _different(bucket: Bucket, key: str, tag: str | None, parts: Sequence[Part])
 def _tried(bucket: Bucket, key: str) -> bool | None:
     """Whether the server refuses the wrong and takes the right; None where that could not be found out."""
     try:
-        begun = bucket.client.create_multipart_upload(**bucket.object(key), ChecksumAlgorithm="SHA256")
+        begun = bucket.client.create_multipart_upload(
+            **bucket.object(key), **bucket.properties, ChecksumAlgorithm="SHA256"
+        )
     except ClientError as error:
         if bucket.traits.learn(error, ["checksums"]):
             return False
+        if is_denied(error):
+            # A policy may ask for what only the upload that counts has: a lock.
+            return None
         raise
     upload = begun["UploadId"]
     try:

@@ -16,8 +16,6 @@ from larder.stores._s3_source import Part, Source, encoded
 #: How often a request is sent again that another one to the same key was in the way of, and the seconds between.
 _CONFLICTS, _CONFLICT_WAIT = 5, 0.5
 
-_ENCRYPTIONS = {"sse-s3": "AES256", "sse-kms": "aws:kms"}
-
 
 class TakenError(Exception):
     """There is an object of this key by now."""
@@ -130,20 +128,9 @@ class Sender:
         return error
 
     def _object_options(self) -> dict[str, Any]:
-        options = properties(self._bucket)
+        options = self._bucket.properties
         lock = self._bucket.settings.object_lock
         if lock and self._keep_until is not None and self._keep_until > datetime.now(UTC):
             options["ObjectLockMode"] = lock.upper()
             options["ObjectLockRetainUntilDate"] = self._keep_until
         return options
-
-
-def properties(bucket: Bucket) -> dict[str, Any]:
-    """What every object of a store is made with."""
-    settings = bucket.settings
-    found = {
-        "StorageClass": settings.storage_class,
-        "ServerSideEncryption": _ENCRYPTIONS.get(settings.encryption or ""),
-        "SSEKMSKeyId": settings.kms_key,
-    }
-    return {name: value for name, value in found.items() if value}

@@ -504,9 +504,9 @@ def test_whatever_goes_wrong_success_is_success(
         except UnreachableError:
             # An honest server holds nothing wrong at any time.
             assert not honest or is_right(content, here.bucket.objects())
-        except IntegrityError as error:
+        except IntegrityError:
+            # What was altered on its way to a credulous server, and could not be deleted at once.
             assert not honest
-            assert "were deleted" in str(error) or "is there" in str(error)
             here.bucket.empty()
         else:
             break
@@ -560,10 +560,11 @@ def test_options_are_sent(cloud: Open) -> None:
     here.put(SMALL)
     here.put(LARGE, KEY + "2")
     for operation in ("PutObject", "CreateMultipartUpload"):
-        headers = here.proxy.select(operation)[-1].headers
-        assert headers["x-amz-storage-class"] == "STANDARD_IA"
-        assert headers["x-amz-server-side-encryption"] == "aws:kms"
-        assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"
+        # The trial too: a bucket's policy may refuse what has no encryption.
+        for request in here.proxy.select(operation):
+            assert request.headers["x-amz-storage-class"] == "STANDARD_IA"
+            assert request.headers["x-amz-server-side-encryption"] == "aws:kms"
+            assert request.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/backups"
 
 
 # Reading.

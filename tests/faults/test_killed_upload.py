@@ -56,16 +56,23 @@ def is_part(request: Request) -> bool:
 
 @pytest.mark.timeout(4 * PATIENCE)
 @pytest.mark.parametrize(
-    ("parallel", "late", "honest"),
-    [(4, True, True), (1, False, False)],
+    ("parallel", "late", "honest", "size"),
+    # moto takes all of an object into its memory to give one part of it: reading a large one back takes it hours.
+    [(4, True, True, SIZE), (1, False, False, min(SIZE, 100_000_000))],
     ids=["four at a time, one unanswered", "one at a time, lying server"],
 )
 def test_a_killed_upload_goes_on(
-    object_server: ObjectServer, bucket: Bucket, tmp_path: Path, parallel: int, late: bool, honest: bool
+    object_server: ObjectServer,
+    bucket: Bucket,
+    tmp_path: Path,
+    parallel: int,
+    late: bool,
+    honest: bool,
+    size: int,
 ) -> None:
     source = tmp_path / "source"
-    sha256 = noise(source, SIZE, 2)
-    numbers = list(range(1, -(-SIZE // PART) + 1))
+    sha256 = noise(source, size, 2)
+    numbers = list(range(1, -(-size // PART) + 1))
     half = len(numbers) // 2
     gate = Gate(half, late=late)
     with Proxy(object_server, gate, honest=honest) as proxy:
@@ -89,7 +96,7 @@ def test_a_killed_upload_goes_on(
     sys.stdout.write(f"{len(whole)} of {len(numbers)} parts had arrived, {len(twice)} were sent twice\n")
     assert sorted(sent) == [number for number in numbers if number not in whole]
     assert 0 < len(twice) <= parallel
-    assert bucket.digest(KEY) == (SIZE, sha256)
+    assert bucket.digest(KEY) == (size, sha256)
     assert bucket.keys() == [KEY]
     assert bucket.uploads() == {}
 

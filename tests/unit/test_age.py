@@ -84,6 +84,8 @@ def test_ssh_keys_work(ssh: dict[str, Path], kind: str) -> None:
         ("me@example.com", "is no recipient (write age1…, ssh-ed25519 … or ssh-rsa …)"),
         ("github:somebody", "is no recipient"),
     ],
+    # The keys are new each time, and processes that share the tests have to call them the same.
+    ids=[str(number) for number in range(15)],
 )
 def test_what_is_no_recipient_is_told_without_repeating_it(text: str, problem: str) -> None:
     found = check_recipient(text)
