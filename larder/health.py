@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from larder import codecs
 from larder.config import DatabaseSettings, Settings, StoreSettings
 from larder.databases import open_database
 from larder.errors import LarderError
 from larder.ledger import Ledger
 from larder.progress import human_size
+from larder.signing import host_signer
 from larder.spool import make_private
 from larder.stores import open_store
 
@@ -47,11 +49,15 @@ def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Ch
         ledger.append(open_ledger())
         return "opens, and its tables are up to date"
 
+    yield from _signing(settings)
+    for path in settings.identities:
+        yield from _checked("identity", str(path), lambda path=path: _identity(path))  # type: ignore[misc]
     yield from _checked("ledger", "sqlite" if _is_file(settings) else "postgresql", ledger_opens)
     for store in settings.stores.values():
         yield from _store(store)
     for database in settings.databases.values():
         yield from _database(database, settings)
+        yield from _recipients(database)
         if ledger:
             yield from _space(database, settings, ledger[0])
 
@@ -85,6 +91,40 @@ def _state_dir(folder: Path) -> str:
     probe.write_bytes(b"larder")
     probe.unlink()
     return f"can be written to, {human_size(shutil.disk_usage(folder).free)} free"
+
+
+def _signing(settings: Settings) -> Iterator[Check]:
+    """Whether this host can sign, and whether those who trust configured signers only will trust it."""
+    with _caught() as problem:
+        key = host_signer(settings).public_key
+    if problem:
+        yield Check("signing key", "this host", "failed", problem[0].message, problem[0].hint)
+        return
+    yield Check("signing key", "this host", "ok", f"signs manifests as {key}")
+    if settings.signers and key not in settings.signer_keys.values():
+        yield Check(
+            "signing key",
+            "this host",
+            "warning",
+            "it is none of the configured signers, so what this host makes is not trusted",
+            f'add [signers.NAME] with public_key = "{key}"',
+        )
+
+
+def _identity(path: Path) -> str:
+    count = len(codecs.cipher().load_identities(path))
+    return f"holds {count} key{'' if count == 1 else 's'}"
+
+
+def _recipients(database: DatabaseSettings) -> Iterator[Check]:
+    if len(set(database.encrypt_to)) == 1:
+        yield Check(
+            "encryption",
+            database.name,
+            "warning",
+            "has one recipient: who loses that key has lost the backups",
+            "add a second one to encrypt_to, whose key is kept elsewhere",
+        )
 
 
 def _is_file(settings: Settings) -> bool:

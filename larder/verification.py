@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
+from larder import codecs
 from larder.catalog import Entry
 from larder.encoding import decoding
 from larder.errors import IntegrityError, NotFoundError, RefusedError, UnreachableError
@@ -26,9 +27,6 @@ from larder.progress import Progress
 from larder.shelf import Shelved
 from larder.stores import Store
 from larder.streams import Counted, Hashed, HashedReader, digest, pour
-
-#: The codec that only the holder of an identity can undo.
-ENCRYPTION = "age"
 
 #: How many copies are read at a time. Hashing and decoding let go of Python's lock, so more than one core works.
 AT_ONCE = 4
@@ -185,7 +183,7 @@ class _Reading:
     def _decode(self, source: BinaryIO) -> Hashed | None:
         """What the file decodes to; None where this host may not open it."""
         encoding = self._copy.entry.manifest.encoding if self._copy.entry.manifest else ()
-        if ENCRYPTION in encoding and not self._identities:
+        if codecs.ENCRYPTION in encoding and not self._identities:
             self.notes.append(f"{self._file.name} was not decrypted: this host has no identity")
             return None
         try:

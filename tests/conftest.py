@@ -10,7 +10,6 @@ import pytest
 from tests.object_storage import ObjectServer
 from tests.servers import Cluster, Clusters, postgres_installs
 
-
 # How long an example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("larder", deadline=None)
 hypothesis.settings.load_profile("larder")

@@ -377,12 +377,14 @@ def test_a_ledger_of_the_first_schema_keeps_what_it_holds(ledger_url: str) -> No
         )
         connection.execute(
             sa.text(
-                "INSERT INTO steps (run, name, position, state, attempts, seconds) VALUES ('r1', 'upload', 3, 'done', 1, 2.5)"
+                "INSERT INTO steps (run, name, position, state, attempts, seconds)"
+                " VALUES ('r1', 'upload', 3, 'done', 1, 2.5)"
             )
         )
         connection.execute(
             sa.text(
-                "INSERT INTO backups (id, database, run, engine, created, artifact, size, sha256, raw_size, proof, pinned)"
+                "INSERT INTO backups"
+                " (id, database, run, engine, created, artifact, size, sha256, raw_size, proof, pinned)"
                 " VALUES ('shop/20251016_020000', 'shop', 'r1', 'sqlite', :now, 'a', 1, 'b', 1, 'stored', :no)"
             ),
             {"now": now, "no": False},
