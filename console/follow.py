@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -25,6 +25,9 @@ LOOK_EVERY = 0.15
 #: Seconds to wait for the notice of a run that is over to begin.
 NOTICE_PATIENCE = 5
 
+#: How long a run whose worker was lost is left to a worker that starts again and goes on with it.
+RESTART_PATIENCE = timedelta(minutes=2)
+
 _STYLES = {"INFO": "green", "WARN": "yellow", "ERROR": "red"}
 _MARKS = {"done": "[green]✓[/]", "running": "[cyan]▸[/]", "waiting": "[yellow]…[/]", "failed": "[red]✗[/]"}
 
@@ -33,7 +36,7 @@ def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = l
     """Show the runs until all of them are over and told about; gives them back as they ended.
 
     `check` is called at each look and may raise, for instance when the worker is gone. A run whose worker was lost is
-    closed as failed once its lease has run out, so that nobody waits for it for ever.
+    closed as failed some time after its lease has run out, so that nobody waits for it for ever.
     """
     several = len(run_ids) > 1
     seen = dict.fromkeys(run_ids, 0)
@@ -45,7 +48,7 @@ def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = l
                 for line in ledger.journal.read(run.id, after=seen[run.id]):
                     seen[run.id] = line.id
                     err.print(_shown(line, run.database if several else ""))
-                if not run.over and run.lease_until < datetime.now(UTC):
+                if not run.over and run.lease_until + RESTART_PATIENCE < datetime.now(UTC):
                     ledger.runs.close_lost(run.database)
             if all(_settled(run) for run in runs):
                 return runs

@@ -17,13 +17,13 @@ def task_name(step: str) -> str:
     return f"backup.{step}"
 
 
-def send(run: Run, first: str = BACKUP_STEPS[0]) -> None:
-    """Send a run's chain from the step `first` on; raises `UnreachableError` when the broker is out of reach.
+def send(run: Run, first: str = BACKUP_STEPS[0], store: str = "") -> None:
+    """Send a run's chain from the step `first` (of `store`) on; raises `UnreachableError` when the broker is away.
 
     Each link is immutable and carries the run id; an upload carries the name of its store beside, so that each store
     has a link of its own that people can see. Sending from a later step is how a run resumes.
     """
-    start = next(index for index, step in enumerate(run.steps) if step.name == first)
+    start = next(index for index, step in enumerate(run.steps) if (step.name, step.store) == (first, store))
     try:
         chain(*(_link(run, step) for step in run.steps[start:])).apply_async(
             retry=True, retry_policy=_SEND_POLICY

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.object_storage import ObjectServer
+from tests.processes import redis_server
 from tests.servers import Cluster, Clusters, postgres_installs
 
 # How long an example takes says how busy the machine is, and nothing about the code.
@@ -46,3 +48,10 @@ def object_server() -> Iterator[ObjectServer]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A Redis of the test's own."""
+    with redis_server(tmp_path) as url:
+        yield url

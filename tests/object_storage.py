@@ -316,7 +316,7 @@ class Request:
     fault: Fault | None = None
     #: When the last byte of the body had come.
     arrived: float | None = None
-    #: What the server said to it, or honesty in its place.
+    #: What the server said to it, with what the proxy refuses in its place.
     status: int | None = None
     #: When the client had been answered or given up.
     ended: float | None = None
@@ -371,9 +371,9 @@ def _possible(request: Request, dice: random.Random, seconds: float) -> list[Fau
 class Proxy:
     """A reverse proxy before `server`, in threads of this process, from the beginning of a block to its end.
 
-    `fault` is asked about each request as its head has come, from many threads. Where `honest`, SHA-256 checksums are
-    checked and given back as AWS does it, which moto does not: it then refuses what a fault has altered on the way.
-    Otherwise the server is one that takes a checksum and does not look at it.
+    `fault` is asked about each request as its head has come, from many threads. SHA-256 checksums are kept and given
+    back as AWS does it, which moto does not. Where `honest`, they are checked too, so that what a fault has altered on
+    the way is refused; otherwise the server is one that repeats any checksum that it was told.
     """
 
     def __init__(
@@ -381,7 +381,7 @@ class Proxy:
     ) -> None:
         self.server = server
         self.fault = fault
-        self.honesty = _Honesty() if honest else None
+        self.checksums = _Checksums(checked=honest)
         self.closing = threading.Event()
         #: Mistakes of the proxy itself.
         self.mistakes: list[BaseException] = []
@@ -564,13 +564,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(fault, self._ask(request, body, content), request)
 
     def _ask(self, request: Request, body: IO[bytes], content: IO[bytes]) -> _Answer:
-        """The server's answer, its body in `content`; or honesty's refusal."""
-        honesty = self.server.proxy.honesty
-        answered = honesty.refusal(request, body) if honesty else None
+        """The server's answer, its body in `content`; or the refusal of a wrong checksum."""
+        checksums = self.server.proxy.checksums
+        answered = checksums.refusal(request, body)
         if answered is None:
             answered = self._forward(request, body, content)
-            if honesty:
-                honesty.amend(request, answered)
+            checksums.amend(request, body, answered)
         request.status = answered.status
         return answered
 
@@ -735,27 +734,32 @@ def _understood(method: str, path: str, headers: Any) -> Request:
 _SHA256 = "x-amz-checksum-sha256"
 
 
-class _Honesty:
-    """What AWS does with SHA-256 checksums and moto does not.
+class _Checksums:
+    """What AWS does with SHA-256 checksums and moto does not; but for looking at them, unless they are `checked`.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, checked: bool) -> None:
+        self._checked = checked
         self._lock = threading.Lock()
         #: Uploads that were created with SHA-256 checksums, and those of their parts.
         self._uploads: dict[str, dict[int, str]] = {}
+        #: Uploads that were created without.
+        self._plain: set[str] = set()
         #: The checksum of an object, by bucket, key and entity tag: so that of each version is found.
         self._objects: dict[tuple[str, str, str], str] = {}
 
     def refusal(self, request: Request, body: IO[bytes]) -> _Answer | None:
         """The error with which AWS answers, where it refuses."""
+        if not self._checked:
+            return None
         if request.operation == "CompleteMultipartUpload":
             return self._refused_completion(request, body)
         if request.operation not in {"PutObject", "UploadPart"}:
             return None
         stated = request.headers.get(_SHA256)
-        if request.upload is not None and bool(stated) != (request.upload in self._uploads):
+        if request.upload in (self._plain if stated else self._uploads):
             return _error(request, 400, "InvalidRequest", "Checksum Type mismatch occurred")
         body.seek(0)
         if stated and stated != _encoded(hashlib.file_digest(cast(Any, body), "sha256").digest()):
@@ -765,23 +769,20 @@ class _Honesty:
 
     def _refused_completion(self, request: Request, body: IO[bytes]) -> _Answer | None:
         known = self._uploads.get(request.upload or "")
-        body.seek(0)
-        try:
-            parts = [_fields(part) for part in _children(ElementTree.parse(body).getroot(), "Part")]
-            numbers = [int(part["PartNumber"]) for part in parts]
-        except (ElementTree.ParseError, KeyError, ValueError):
+        parts = _parts_named(body)
+        if parts is None:
             return _error(request, 400, "MalformedXML", "The XML you provided was not well-formed")
-        for number, part in zip(numbers, parts, strict=True):
+        for number, stated in parts.items():
             if known is None:
                 continue
-            if "ChecksumSHA256" not in part:
+            if stated is None:
                 message = "The complete request must include the checksum for each part."
                 return _error(request, 400, "InvalidRequest", message)
-            if known.get(number) != part["ChecksumSHA256"]:
+            if known.get(number) != stated:
                 return _error(request, 400, "InvalidPart", "One or more of the parts could not be found.")
         return None
 
-    def amend(self, request: Request, answered: _Answer) -> None:
+    def amend(self, request: Request, body: IO[bytes], answered: _Answer) -> None:
         """Remember what the server has taken, and add checksums to what it says."""
         if not 200 <= answered.status < 300:
             return
@@ -792,49 +793,52 @@ class _Honesty:
                 case "UploadPart" | "PutObject":
                     self._put(request, answered)
                 case "CompleteMultipartUpload":
-                    self._completed(request, answered)
+                    self._completed(request, body, answered)
                 case "ListParts":
                     self._listed(request, answered)
                 case "HeadObject" | "GetObject":
                     self._looked_at(request, answered)
 
     def _created(self, request: Request, answered: _Answer) -> None:
-        if request.headers.get("x-amz-checksum-algorithm") == "SHA256":
-            found = re.search("<UploadId>(.*?)</UploadId>", answered.text())
-            assert found
-            self._uploads[found[1]] = {}
-            answered.headers["x-amz-checksum-algorithm"] = "SHA256"
-            answered.headers["x-amz-checksum-type"] = "COMPOSITE"
+        found = re.search("<UploadId>(.*?)</UploadId>", answered.text())
+        assert found
+        if request.headers.get("x-amz-checksum-algorithm") != "SHA256":
+            self._plain.add(found[1])
+            return
+        self._uploads[found[1]] = {}
+        answered.headers["x-amz-checksum-algorithm"] = "SHA256"
+        answered.headers["x-amz-checksum-type"] = "COMPOSITE"
 
     def _put(self, request: Request, answered: _Answer) -> None:
         if not (stated := request.headers.get(_SHA256)):
             return
-        if request.part is not None and request.upload is not None:
-            self._uploads[request.upload][request.part] = stated
+        if request.part is not None:
+            self._uploads.get(request.upload or "", {})[request.part] = stated
         else:
             self._objects[self._name(request, answered)] = stated
             answered.headers["x-amz-checksum-type"] = "FULL_OBJECT"
         answered.headers[_SHA256] = stated
 
-    def _completed(self, request: Request, answered: _Answer) -> None:
-        if (parts := self._uploads.pop(request.upload or "", None)) is None:
-            return
-        joined = hashlib.sha256(b"".join(base64.b64decode(parts[number]) for number in sorted(parts)))
+    def _completed(self, request: Request, body: IO[bytes], answered: _Answer) -> None:
+        known = self._uploads.pop(request.upload or "", {})
+        numbers = sorted(_parts_named(body) or ())
         text = answered.text()
         tag = re.search("<ETag>(.*?)</ETag>", text)
-        assert tag
-        checksum = f"{_encoded(joined.digest())}-{len(parts)}"
+        if tag is None or not numbers or not known.keys() >= set(numbers):
+            return
+        joined = hashlib.sha256(b"".join(base64.b64decode(known[number]) for number in numbers))
+        checksum = f"{_encoded(joined.digest())}-{len(numbers)}"
         self._objects[request.bucket, request.key, _bare(tag[1])] = checksum
         end = "</CompleteMultipartUploadResult>"
         added = f"<ChecksumSHA256>{checksum}</ChecksumSHA256><ChecksumType>COMPOSITE</ChecksumType>"
         answered.replace(re.sub("<Checksum.*?</Checksum.*?>", "", text).replace(end, added + end))
 
     def _listed(self, request: Request, answered: _Answer) -> None:
-        if (parts := self._uploads.get(request.upload or "")) is None:
-            return
+        known = self._uploads.get(request.upload or "", {})
 
         def added(found: re.Match[str]) -> str:
-            return f"{found[0]}<ChecksumSHA256>{parts[int(found[1])]}</ChecksumSHA256>"
+            stated = known.get(int(found[1]))
+            return found[0] + (f"<ChecksumSHA256>{stated}</ChecksumSHA256>" if stated else "")
 
         answered.replace(re.sub("<PartNumber>([0-9]+)</PartNumber>", added, answered.text()))
 
@@ -860,9 +864,14 @@ def _bare(tag: str) -> str:
     return tag.replace("&quot;", "").replace('"', "")
 
 
-def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
-    return [child for child in element if child.tag.rpartition("}")[2] == name]
-
-
-def _fields(element: ElementTree.Element) -> dict[str, str]:
-    return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+def _parts_named(body: IO[bytes]) -> dict[int, str | None] | None:
+    """The parts that a CompleteMultipartUpload names, and their checksums; None where `body` is not its body."""
+    found: dict[int, str | None] = {}
+    body.seek(0)
+    try:
+        for part in ElementTree.parse(body).getroot():
+            fields = {child.tag.rpartition("}")[2]: child.text for child in part}
+            found[int(fields["PartNumber"] or "")] = fields.get("ChecksumSHA256")
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return None
+    return found

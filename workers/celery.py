@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging
+from celery.signals import celeryd_after_setup, setup_logging, worker_ready
 
 from beat_schedule import beat_schedule
 from larder.config import Settings
 from larder.errors import LarderError
+from larder.ledger.leases import TTL
 from tasks import context
 from workers import log, routing
 
@@ -33,6 +35,7 @@ TASK_MODULES = (
     "tasks.upload",
     "tasks.rotate",
     "tasks.notify",
+    "tasks.guard",
     "tasks.prune",
     "tasks.verify",
 )
@@ -95,6 +98,20 @@ def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
     """Take the later steps of runs whose dump lies in this host's spool, whatever `-Q` says."""
     instance.app.amqp.queues.select_add(routing.host_queue(context.host()))
     context.ledger()
+
+
+@worker_ready.connect
+def _take_up_lost_runs(sender: Any, **_: Any) -> None:
+    """Have `guard` look at this host's spool once the leases that were held before this worker started have run out.
+
+    Until then nobody knows whether who holds one is alive. A run between two steps is left alone: its message is in
+    Redis, as far as anybody can tell.
+    """
+    host, now = context.host(), datetime.now(UTC)
+    until = context.ledger().runs.last_lease_on(host, before=now + 2 * TTL)
+    if until is not None:
+        seconds = max((until - now).total_seconds(), 0) + 1
+        sender.app.send_task("guard", countdown=seconds, queue=routing.host_queue(host))
 
 
 # Whatever these processes write (beat's schedule, logs) is for their user alone.

@@ -90,6 +90,11 @@ class Run:
         return next(step for step in self.steps if step.name == name)
 
     @property
+    def open_step(self) -> Step | None:
+        """The first step that is not done, nor passed over; None where all are."""
+        return next((step for step in self.steps if step.state not in ("done", "failed")), None)
+
+    @property
     def uploads(self) -> tuple[Step, ...]:
         """The links that make copies, one a store, in order."""
         return tuple(step for step in self.steps if step.name == UPLOAD)
@@ -160,6 +165,54 @@ class Runs:
         query = sa.select(tables.runs.c.database).where(tables.runs.c.state.in_(tables.ACTIVE))
         with self._engine.connect().execution_options(reads=True) as connection:
             return set(connection.execute(query).scalars())
+
+    def lost_on(self, host: str) -> list[Run]:
+        """The runs that lie in the spool of `host` and that nobody works on: their lease has run out."""
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return self._load(
+                connection,
+                tables.runs.c.host == host,
+                tables.runs.c.state.in_(tables.ACTIVE),
+                tables.runs.c.lease_until < datetime.now(UTC),
+                limit=1000,
+            )
+
+    def last_lease_on(self, host: str, before: datetime) -> datetime | None:
+        """When the last of the leases on runs in the spool of `host` runs out that do so `before`; None without any."""
+        query = sa.select(sa.func.max(tables.runs.c.lease_until)).where(
+            tables.runs.c.host == host,
+            tables.runs.c.state.in_(tables.ACTIVE),
+            tables.runs.c.lease_until < before,
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            found: datetime | None = connection.execute(query).scalar()
+            return found
+
+    def take_up(self, run: Run) -> bool:
+        """Claim the right to send a lost run's chain again; of several who try, one gets it.
+
+        The attempt grows, so that whoever held it before can commit nothing any more, and its open step waits.
+        """
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            taken = connection.execute(
+                tables.runs.update()
+                .where(
+                    tables.runs.c.id == run.id,
+                    tables.runs.c.attempt == run.attempt,
+                    tables.runs.c.state.in_(tables.ACTIVE),
+                    tables.runs.c.lease_until < now,
+                )
+                .values(lease_until=now + QUEUE_PATIENCE, attempt=tables.runs.c.attempt + 1, progress=None)
+            )
+            if taken.rowcount == 0:
+                return False
+            connection.execute(
+                tables.steps.update()
+                .where(tables.steps.c.run == run.id, tables.steps.c.state == "running")
+                .values(state="waiting", error="its worker was lost")
+            )
+            return True
 
     def abandon(self, run_id: str, error: LarderError) -> bool:
         """Close a run from outside, whoever holds it: their commits count no more. False when it was over."""

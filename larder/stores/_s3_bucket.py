@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from larder import secret
+from larder.errors import UnreachableError
 from larder.stores import parts_of
+from larder.stores._s3_client import make_client
 from larder.stores._s3_errors import code_of, is_denied, status_of
 from larder.stores.s3 import S3Settings
-
-#: Seconds that a server may take to accept a connection.
-CONNECT_TIMEOUT = 10
-
-#: Seconds without a byte after which a request is tried again. Amazon sends blanks while it puts parts together.
-READ_TIMEOUT = 60
-
-#: How often boto3 sends a request in all, a little later each time.
-ATTEMPTS = 4
 
 #: How much is listed with one request: as much as servers give.
 PAGE = 1000
 
 _ENCRYPTIONS = {"sse-s3": "AES256", "sse-kms": "aws:kms"}
-
-_DATE = re.compile(rb"<LastModified>[^<]*</LastModified>")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -80,7 +65,7 @@ class Bucket:
         """boto3's client. Each process makes its own: two must not write to one connection after a fork."""
         process = os.getpid()
         if process not in self._clients:
-            self._clients.setdefault(process, _client(self.settings))
+            self._clients.setdefault(process, make_client(self.settings))
         return self._clients[process]
 
     @property
@@ -174,8 +159,12 @@ class Bucket:
         pages = self.client.get_paginator(operation).paginate(
             Bucket=self.name, Prefix=prefix, PaginationConfig={"PageSize": PAGE}
         )
+        page: dict[str, Any] = {}
         for page in pages:
             yield from page.get(what, [])
+        if page.get("IsTruncated", what == "Contents"):
+            # Objects that are not listed would be taken for lost.
+            raise UnreachableError(f"unable to list {self.url()}: the server's list has no end")
 
     def _key(self, path: str) -> str | None:
         """The key of an object; None for one that is not ours: hidden, or with a name that is no key."""
@@ -211,53 +200,3 @@ def in_parallel(
                 yield futures[future], future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _client(settings: S3Settings) -> Any:
-    session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        max_pool_connections=settings.parallel + 2,
-        s3={"addressing_style": "path" if _wants_path_style(settings) else "auto"},
-        # We add our own, of the kind that we want. Others' servers reject those that boto3 would add.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    client = session.client("s3", endpoint_url=settings.endpoint, config=config)
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _leave_out_dates)
-    _hide(session)
-    return client
-
-
-def _leave_out_dates(response_dict: dict[str, Any], **_: object) -> None:
-    """Take the dates, which nobody asks for, out of a listing: botocore spends three quarters of its time on them."""
-    response_dict["body"] = _DATE.sub(b"", response_dict["body"])
-
-
-def _wants_path_style(settings: S3Settings) -> bool:
-    """Whether the bucket cannot be named in the host: `bucket.127.0.0.1`, `bucket.minio` are found nowhere."""
-    endpoint = (
-        settings.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    )
-    host = urlsplit(endpoint).hostname or ""
-    return settings.path_style or (bool(host) and (_is_address(host) or "." not in host))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _hide(session: Any) -> None:
-    """Have the credentials masked wherever they are printed. Without any, the first request says so."""
-    found = session.get_credentials()
-    if found is not None:
-        frozen = found.get_frozen_credentials()
-        for value in (frozen.secret_key, frozen.token):
-            if value:
-                secret.register(value)

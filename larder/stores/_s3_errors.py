@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from botocore import exceptions
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from larder.errors import (
     ConfigurationError,
@@ -93,14 +94,14 @@ def told(what: str) -> Iterator[None]:
     """Turn what S3, boto3 and the system say into what the operator should read, beginning with `what`."""
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
         raise plain(what, error) from error
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise UnreachableError(f"{what}: {(error.strerror or str(error)).lower()}{where}") from error
 
 
-def plain(what: str, error: BotoCoreError | ClientError) -> LarderError:
+def plain(what: str, error: BotoCoreError | ClientError | ResponseParserError) -> LarderError:
     """The error to raise for `error`: its class says whether another try can help."""
     if isinstance(error, ClientError):
         return _answered(what, error)
@@ -171,7 +172,7 @@ def _region_hint(error: ClientError) -> str:
     return "the bucket is in another region: set region to the one it is in"
 
 
-def _not_answered(said: str, error: BotoCoreError) -> LarderError:
+def _not_answered(said: str, error: BotoCoreError | ResponseParserError) -> LarderError:
     if isinstance(error, exceptions.ProfileNotFound):
         return ConfigurationError(said, "set profile to one that ~/.aws/config or ~/.aws/credentials has")
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
@@ -185,7 +186,7 @@ def _not_answered(said: str, error: BotoCoreError) -> LarderError:
         )
     if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
         return UnreachableError(said, "see that this machine reaches the store's endpoint")
-    if isinstance(error, exceptions.IncompleteReadError):
+    if isinstance(error, exceptions.IncompleteReadError | exceptions.PaginationError | ResponseParserError):
         return UnreachableError(said)
     return ConfigurationError(said, "see the store's keys, and boto3's own files in ~/.aws")
 

@@ -33,9 +33,12 @@ class Upload:
 
         Raises `IntegrityError` where another is there, which is left, or where what was sent does not come back.
         """
+        before = progress.done if progress is not None else 0
         for _ in range(_TIMES):
             if self._is_there():
                 return
+            if progress is not None:
+                progress.reach(before)
             try:
                 tag = self._send(progress)
             except (TakenError, GoneError):

@@ -237,6 +237,26 @@ def test_unknown_names_are_refused(ledger: Ledger) -> None:
         ledger.leases.take(begin(ledger).id, "nothing", "host-1")
 
 
+def test_a_lost_run_is_taken_up_once_and_goes_on_from_its_open_step(ledger: Ledger) -> None:
+    run = begin(ledger)
+    pass_through(ledger, run, "dump")
+    zombie = take(ledger, run, "compress")
+    assert ledger.runs.lost_on("host-1") == []
+    assert ledger.runs.last_lease_on("host-1", datetime.now(UTC) + timedelta(minutes=2)) is not None
+    expire(ledger, run)
+    (lost,) = ledger.runs.lost_on("host-1")
+    assert ledger.runs.lost_on("host-2") == []
+    assert lost.open_step is not None
+    assert (lost.open_step.name, lost.open_step.state) == ("compress", "running")
+    assert [ledger.runs.take_up(lost), ledger.runs.take_up(lost)] == [True, False]
+    assert ledger.runs.lost_on("host-1") == []
+    with pytest.raises(LeaseLostError):
+        ledger.leases.finish(zombie)
+    successor = take(ledger, run, "compress")
+    assert successor.tries == 2
+    ledger.leases.finish(successor)
+
+
 def test_each_store_has_an_upload_of_its_own(ledger: Ledger) -> None:
     run, _ = ledger.runs.create("shop", "command", stores=["local", "offsite"])
     assert [(step.name, step.store) for step in run.steps] == [

@@ -57,7 +57,9 @@ def checksum(content: bytes) -> str:
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
 
 
-def test_an_honest_server_refuses_a_wrong_checksum(object_server: ObjectServer, bucket: Bucket) -> None:
+def test_an_honest_server_refuses_a_wrong_checksum_and_a_lying_one_repeats_it(
+    object_server: ObjectServer, bucket: Bucket
+) -> None:
     wrong = checksum(b"other")
     with proxied(object_server, honest=True) as (proxy, client):
         with pytest.raises(ClientError, match="BadDigest"):
@@ -66,6 +68,8 @@ def test_an_honest_server_refuses_a_wrong_checksum(object_server: ObjectServer, 
         assert (proxy.sent("PutObject", KEY), proxy.sent("PutObject", KEY, kept=True)) == (1, 0)
     with proxied(object_server) as (_, client):
         client.put_object(Bucket=bucket.name, Key=KEY, Body=b"x", ChecksumSHA256=wrong)
+        seen = client.head_object(Bucket=bucket.name, Key=KEY, ChecksumMode="ENABLED")
+    assert seen["ChecksumSHA256"] == wrong
     assert bucket.objects() == {KEY: b"x"}
 
 

@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +370,17 @@ def test_credentials_that_may_not_look_for_uploads_start_over(cloud: Open) -> No
     assert here.bucket.objects() == {PATH: LARGE}
 
 
+def test_a_server_that_cannot_be_tried_is_read_back(cloud: Open) -> None:
+    def decide(request: Request) -> Fault | None:
+        begins = request.operation == "CreateMultipartUpload"
+        return answer(403, "AccessDenied") if begins and here.proxy.sent(request.operation) == 1 else None
+
+    here = cloud()
+    here.proxy.fault = decide
+    here.put(LARGE)
+    assert here.bucket.objects() == {PATH: LARGE}
+
+
 # Others at the same time.
 
 
@@ -479,7 +492,9 @@ def test_an_upload_that_was_given_up_starts_over(cloud: Open) -> None:
         return fault
 
     here.proxy.fault = give_up
-    here.put(LARGE)
+    progress = Progress()
+    here.put(LARGE, progress=progress)
+    assert progress.done == len(LARGE)
     assert [here.proxy.sent("UploadPart", part=number) for number in (2, 3)] == [2, 2]
     assert here.bucket.objects() == {PATH: LARGE}
 
@@ -495,8 +510,8 @@ def test_whatever_goes_wrong_success_is_success(
     cloud: Open, monkeypatch: pytest.MonkeyPatch, content: bytes, seed: int, *, honest: bool
 ) -> None:
     """Faults of every kind, in one request of ten: a `put` that returns has kept it, and one of the next ones does."""
-    monkeypatch.setattr("larder.stores._s3_bucket.ATTEMPTS", 2)
-    monkeypatch.setattr("larder.stores._s3_bucket.READ_TIMEOUT", 2)
+    monkeypatch.setattr("larder.stores._s3_client.ATTEMPTS", 2)
+    monkeypatch.setattr("larder.stores._s3_client.READ_TIMEOUT", 2)
     here = cloud(honest=honest, fault=faults(seed, 0.1))
     for _ in range(20):
         try:
@@ -637,6 +652,43 @@ def test_a_listing_has_many_pages(cloud: Open, monkeypatch: pytest.MonkeyPatch) 
     assert here.proxy.sent("ListObjectsV2") == 8
 
 
+@pytest.mark.parametrize("at", [0, 1, 100, 300])
+def test_a_listing_that_breaks_off_is_not_an_empty_one(
+    cloud: Open, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    here = cloud(fault=always("ListObjectsV2", cut_response(at)))
+    here.bucket.put(PATH, SMALL)
+    monkeypatch.setattr("larder.stores._s3_client.ATTEMPTS", 2)
+    with pytest.raises(UnreachableError, match="IncompleteBody: the answer broke off"):
+        here.store.sizes()
+    here.proxy.fault = None
+    assert list(here.store.sizes()) == [KEY]
+
+
+class _Empty(BaseHTTPRequestHandler):
+    """Says yes to everything, with nothing in it."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_that_is_none_has_not_an_empty_bucket() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Empty) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            with pytest.raises(UnreachableError, match="the server's list has no end"):
+                store_at(f"http://127.0.0.1:{server.server_address[1]}", "larder").sizes()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 # What a server says.
 
 SAID = [
@@ -668,7 +720,7 @@ def test_refusals_are_told_by_what_they_are(
     words: str,
     hint: str,
 ) -> None:
-    monkeypatch.setattr("larder.stores._s3_bucket.ATTEMPTS", 1)
+    monkeypatch.setattr("larder.stores._s3_client.ATTEMPTS", 1)
     here = cloud(fault=lambda request: answer(status, code) if request.operation == "PutObject" else None)
     with pytest.raises(LarderError, match=words) as caught:
         here.put(SMALL)
@@ -724,7 +776,7 @@ def test_a_missing_bucket_is_told(object_server: ObjectServer, source: Path) -> 
 
 
 def test_nobody_there_is_told(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
-    monkeypatch.setattr("larder.stores._s3_bucket.ATTEMPTS", 1)
+    monkeypatch.setattr("larder.stores._s3_client.ATTEMPTS", 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     for use in uses(store_at(f"http://127.0.0.1:{port}", "larder"), source):
@@ -734,8 +786,8 @@ def test_nobody_there_is_told(monkeypatch: pytest.MonkeyPatch, source: Path) -> 
 
 
 def test_a_server_that_says_nothing_is_told(monkeypatch: pytest.MonkeyPatch, cloud: Open) -> None:
-    monkeypatch.setattr("larder.stores._s3_bucket.ATTEMPTS", 1)
-    monkeypatch.setattr("larder.stores._s3_bucket.READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("larder.stores._s3_client.ATTEMPTS", 1)
+    monkeypatch.setattr("larder.stores._s3_client.READ_TIMEOUT", 0.2)
     here = cloud(fault=always("DeleteObject", hang()))
     with pytest.raises(UnreachableError, match="timeout"):
         here.store.delete(KEY)

@@ -4,72 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import sqlite3
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 import redis
 
 from tests.house import PATIENCE, House
+from tests.processes import answers, eventually, running, worker
 from tests.servers import PASSWORD, SAMPLE, Cluster, Clusters, free_port
-from workers.embedded import find_redis
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 
 STEPS = ["dump", "compress", "checksum", "upload", "rotate", "notify"]
-
-Found = TypeVar("Found")
-
-
-def eventually(look: Callable[[], Found | None]) -> Found:
-    """What `look` finds, looked for until it finds something."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        threading.Event().wait(0.1)
-    raise AssertionError("it never came")
-
-
-@contextmanager
-def running(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    program, _ = find_redis()
-    port = free_port()
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "red1s-pw"]
-    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    url = f"redis://:red1s-pw@127.0.0.1:{port}/0"
-    with running(server):
-        eventually(lambda: _answers(port))
-        yield url
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -91,16 +46,6 @@ def house(tmp_path: Path, server: Cluster, redis_url: str) -> Iterator[House]:
             '[databases.files]\nurl = "sqlite:///files.db"\n'
         )
         yield made
-
-
-@contextmanager
-def worker(house: House, *more: str) -> Iterator[Path]:
-    """A running worker; gives its log."""
-    log = house.folder / "worker.log"
-    command = ["celery", "-A", "workers", "worker", "--concurrency", "2", "--loglevel", "DEBUG", *more]
-    with running(house.start(*command, "--logfile", log)):
-        eventually(lambda: log.exists() and "ready." in log.read_text())
-        yield log
 
 
 def runs(house: House) -> list[dict[str, Any]]:
@@ -209,7 +154,7 @@ def flower(house: House) -> Iterator[Callable[[], dict[str, Any]]]:
             return {}
 
     def is_up() -> bool:
-        return _answers(port)
+        return answers(port)
 
     with running(process):
         eventually(is_up)
