@@ -121,9 +121,12 @@ def _print_table(shelved: Sequence[Shelved]) -> None:
         document = _document(one)
         created = datetime.fromisoformat(document["created"]) if document["created"] else None
         size = short_size(document["size"]) if document["size"] is not None else "-"
-        remark = "pinned" if one.pinned else ""
+        remarks = ["pinned"] if one.pinned else []
+        remarks += [f"not in {', '.join(one.absent)}"] if one.absent and one.copies else []
         age = output.age(created) if created else "-"
-        rows.append((one.backup, age, size, one.proof, ", ".join(document["stores"]) or "none", remark))
+        rows.append(
+            (one.backup, age, size, one.proof, ", ".join(document["stores"]) or "none", ", ".join(remarks))
+        )
     output.print_table(("backup", ">age", ">size", "proof", "stores", ""), rows)
     for one in shelved:
         for problem in one.problems:

@@ -6,6 +6,7 @@ from rich.markup import escape
 
 from console import catalogue, output
 from larder import rebuild
+from larder.errors import IntegrityError
 from larder.rebuild import Rebuilt
 from tasks import context
 
@@ -16,7 +17,9 @@ def rebuild_catalog(store: str | None, *, as_json: bool) -> int:
     for error in found.shelf.unreachable.values():
         output.print_error(error)
     kept = [one for one in found.shelf.backups if one.copies]
-    problems = [f"{one.backup}: {problem}" for one in kept for problem in one.problems]
+    problems = [
+        f"{one.backup}: {problem}" for one in kept for problem in one.problems if one.backup not in found.gaps
+    ]
     if as_json:
         output.print_json(
             {
@@ -31,7 +34,9 @@ def rebuild_catalog(store: str | None, *, as_json: bool) -> int:
         )
     else:
         _print(found, len(kept), problems)
-    return catalogue.exit_code(found.shelf, kept)
+    if problems:
+        return IntegrityError.exit_code
+    return catalogue.exit_code(found.shelf, [])
 
 
 def _print(found: Rebuilt, backups: int, problems: list[str]) -> None:
@@ -46,8 +51,8 @@ def _print(found: Rebuilt, backups: int, problems: list[str]) -> None:
         )
     for backup in found.gaps:
         output.out.print(
-            f"  [yellow]missing:[/] {escape(backup)}: a later backup names it, and no store has it. "
-            "Rotation may have deleted it, or somebody else"
+            f"  [yellow]gone:[/] {escape(backup)}: the ledger or a later backup knows a copy, and it is not there. "
+            "Rotation may have deleted it, or somebody else; nobody will be told again"
         )
     for problem in problems:
         output.out.print(f"  [red]broken[/] {escape(problem)}")

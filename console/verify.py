@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from console import catalogue, output
 from larder import verification
-from larder.errors import ConfigurationError, IntegrityError
+from larder.errors import ConfigurationError, IntegrityError, NotFoundError
 from larder.progress import Progress, Report, human_seconds, short_size
 from larder.shelf import Shelved
 from larder.stores import open_store
@@ -29,6 +29,11 @@ def verify(
         )
     found = catalogue.read(store)
     shelved = list(found.backups) if backup_id is None else [catalogue.find(found, backup_id)]
+    if not shelved:
+        raise NotFoundError(
+            "unable to find a backup to verify",
+            "make one with: larder backup; larder doctor tries the stores",
+        )
     keys = [*context.settings().identities, *identities]
     findings = _read(shelved, keys, as_json=as_json)
     missing = _missing(shelved)
@@ -71,7 +76,7 @@ def _missing(shelved: Sequence[Shelved]) -> list[dict[str, Any]]:
         for store, problem in one.faults:
             if store not in one.copies and (store or not one.copies):
                 if store:
-                    verification.record_problem(context.ledger(), one.backup, store, problem)
+                    verification.record_gone(context.ledger(), one.backup, store)
                 documents.append(
                     {
                         "backup": one.backup,
@@ -93,7 +98,7 @@ def _document(finding: Finding) -> dict[str, Any]:
         "database": finding.copy.database,
         "store": finding.copy.store.name,
         "state": finding.state,
-        "problems": [*finding.problems, *([finding.unread.message] if finding.unread else [])],
+        "problems": [*finding.wrong, *([finding.unread.message] if finding.unread else [])],
         "notes": list(finding.notes),
         "size": finding.read,
         "seconds": round(finding.seconds, 3),
@@ -103,7 +108,7 @@ def _document(finding: Finding) -> dict[str, Any]:
 def _print(finding: Finding) -> None:
     copy = finding.copy
     if finding.state != "good":
-        why = finding.problems or [finding.unread.message if finding.unread else ""]
+        why = [finding.unread.message] if finding.unread else finding.wrong
         _print_problem(copy.backup, copy.store.name, why)
         return
     output.out.print(

@@ -21,7 +21,8 @@ BARE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}"
 DATABASE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 
 _STAMP = "%Y%m%d_%H%M%S"
-_BACKUP_ID = re.compile(rf"({DATABASE_NAME})/([0-9]{{8}}_[0-9]{{6}}|{LATEST})")
+#: `shop/20251016_020000`, or `shop/latest`.
+BACKUP_ID = re.compile(rf"({DATABASE_NAME})/([0-9]{{8}}_[0-9]{{6}}|{LATEST})")
 
 
 def stamp_of(moment: datetime) -> str:
@@ -66,7 +67,7 @@ def parse_backup_id(text: str) -> tuple[str, str]:
 
     Raises `NotFoundError` for what cannot be the id of any backup.
     """
-    match = _BACKUP_ID.fullmatch(text)
+    match = BACKUP_ID.fullmatch(text)
     if match is None or not _is_stamp(match[2]):
         raise NotFoundError(
             f"unable to find backup {text!r}", "write it as shop/20251016_020000, or as shop/latest"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from larder import shelf
 from larder.ledger import Ledger
+from larder.ledger.backups import GONE
 from larder.settings import Settings
 from larder.shelf import Shelf, Shelved
 from larder.trust import Trust
@@ -25,49 +26,50 @@ class Rebuilt:
     copies: dict[str, int]
     #: Keys that were trusted because nobody has said which are to be, by the host that signed.
     new_signers: dict[str, str]
-    #: Backups that a later manifest names, and that are in no store: nobody here knows who removed them.
+    #: Backups with a copy that is gone, or of which only a later manifest knows: nobody here removed them.
     gaps: tuple[str, ...]
 
 
 def rebuild(settings: Settings, ledger: Ledger, *, store: str | None = None) -> Rebuilt:
-    """Take up every good backup of every store, or of one, into the ledger. Doing it again changes nothing.
+    """Have the ledger know every good backup of every store, or of one, and no other. Doing it again changes nothing.
 
-    Raises what reading the only store raises.
+    What the ledger knew there and is gone, is forgotten. Where no signer is configured, whoever signed is trusted from
+    now on. Raises what reading the only store raises.
     """
-    trust = Trust(settings.signer_keys, ledger.signers.known())
-    found = shelf.read(settings, ledger, trust, store=store)
-    adopted = [one for one in found.backups if one.copies]
+    trust = Trust(settings.signer_keys)
+    found = shelf.read(settings, ledger, trust, store=store, emptied=True)
     copies: dict[str, int] = {}
-    for one in adopted:
+    for one in found.backups:
         for name, entry in one.copies.items():
             if entry.manifest is not None and entry.good:
                 ledger.backups.adopt(entry.manifest, {name: entry.artifact_key})
                 copies[one.database] = copies.get(one.database, 0) + 1
         if one.pinned:
             ledger.backups.set_pinned(one.backup, pinned=True)
-    nobody_said = not settings.signer_keys and not trust.known
-    return Rebuilt(
-        shelf=found,
-        copies=copies,
-        new_signers=_adopt_signers(ledger, adopted) if nobody_said else {},
-        gaps=_accept_gaps(ledger, found),
-    )
+    signers = {} if settings.signer_keys else _adopt_signers(ledger, found.backups)
+    return Rebuilt(found, copies, signers, _accept_gaps(ledger, found))
 
 
-def _adopt_signers(ledger: Ledger, adopted: Iterable[Shelved]) -> dict[str, str]:
-    signers = {}
-    for one in adopted:
-        for entry in one.copies.values():
-            if entry.manifest is not None and entry.good:
-                key = entry.manifest.signature.key
-                signers[key] = entry.manifest.host
-                ledger.signers.remember(key, entry.manifest.host)
-    return signers
+def _adopt_signers(ledger: Ledger, shelved: Iterable[Shelved]) -> dict[str, str]:
+    found = {
+        entry.manifest.signature.key: entry.manifest.host
+        for one in shelved
+        for entry in one.copies.values()
+        if entry.manifest is not None and entry.good
+    }
+    return {key: host for key, host in found.items() if ledger.signers.remember(key, host)}
 
 
 def _accept_gaps(ledger: Ledger, found: Shelf) -> tuple[str, ...]:
-    """Note backups that are gone, so that nobody is alarmed for ever: the operator is told of them once, here."""
-    gaps = [one for one in found.backups if not one.copies and one.known is None]
-    for one in gaps:
-        ledger.backups.forget("", [one.backup], "missing when the ledger was rebuilt")
-    return tuple(one.backup for one in gaps)
+    """Note what is gone, so that nobody is alarmed for ever: the operator is told of it once, here."""
+    gaps = []
+    for one in found.backups:
+        gone = [store for store, problem in one.faults if problem == GONE]
+        if not one.copies and one.known is None:
+            # Which stores it was in, nobody knows.
+            gone.append("")
+        for store in gone:
+            ledger.backups.forget(store, [one.backup], "missing when the ledger was rebuilt")
+        if gone:
+            gaps.append(one.backup)
+    return tuple(gaps)

@@ -29,4 +29,6 @@ class Trust:
     def _instead(self) -> str:
         if self.configured:
             return f"configured are: {', '.join(self.configured)}"
-        return "no host of this ledger signs with it"
+        return (
+            "no host of this ledger signs with it; larder catalog rebuild, or [signers.NAME], makes it known"
+        )

@@ -19,9 +19,9 @@ from typing import BinaryIO, Literal, cast
 from larder import codecs
 from larder.catalog import Entry
 from larder.encoding import decoding
-from larder.errors import IntegrityError, NotFoundError, RefusedError, UnreachableError
+from larder.errors import IntegrityError, LarderError, NotFoundError, RefusedError, UnreachableError
 from larder.ledger import Ledger
-from larder.ledger.backups import Backup
+from larder.ledger.backups import GONE, Backup
 from larder.manifest import Content, File, Manifest
 from larder.progress import Progress
 from larder.shelf import Shelved
@@ -54,40 +54,55 @@ class Finding:
     """What reading one copy came to. Sizes in bytes, times in seconds."""
 
     copy: Copy
-    #: What is wrong, one clause each; none for a good copy.
+    #: What is wrong with its bytes, one clause each; none where they are as they were written.
     problems: tuple[str, ...]
     #: What could not be looked at, and why.
     notes: tuple[str, ...]
     read: int
     seconds: float
     #: Why the copy could not be read to its end, which says nothing about the copy.
-    unread: UnreachableError | None = None
+    unread: LarderError | None = None
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """All that is wrong: with its bytes, and what was known before they were read."""
+        return (*self.copy.faults, *self.problems)
 
     @property
     def state(self) -> Literal["good", "broken", "unread"]:
         """`good` where every byte is as it was written."""
-        if self.problems:
-            return "broken"
-        return "unread" if self.unread else "good"
+        if self.unread:
+            return "unread"
+        return "broken" if self.wrong else "good"
 
 
 def record(ledger: Ledger, finding: Finding) -> bool:
-    """Write a finding into the ledger; says whether it is bad news, which somebody has to be told."""
-    if finding.state == "unread":
+    """Write a finding into the ledger; says whether it is bad news, which somebody has to be told.
+
+    Only what was wrong with its bytes is written down: everything else shows again at each look. A copy that the ledger
+    does not know is taken up where nothing else is wrong with it.
+    """
+    if finding.unread:
         return False
-    copy, manifest = finding.copy, finding.copy.entry.manifest
-    store = copy.store.name
-    if manifest is not None:
+    copy, manifest, store = finding.copy, finding.copy.entry.manifest, finding.copy.store.name
+    if manifest is not None and copy.entry.good and not copy.faults:
         ledger.backups.adopt(manifest, {store: copy.entry.artifact_key})
-    return record_problem(ledger, copy.backup, store, "; ".join(finding.problems) or None)
+    before = _problem(ledger, copy.backup, store)
+    ledger.backups.checked(copy.backup, store, "; ".join(finding.problems) or None)
+    return bool(finding.wrong) and (before is None or before == GONE)
 
 
-def record_problem(ledger: Ledger, backup: str, store: str, problem: str | None) -> bool:
-    """Write what is wrong with a copy, or that nothing is, into the ledger; says whether it is bad news."""
+def record_gone(ledger: Ledger, backup: str, store: str) -> bool:
+    """Note that a copy is not there; says whether that is news. The note counts for nothing once the copy is back."""
+    before = _problem(ledger, backup, store)
+    if before is None:
+        ledger.backups.missed(backup, store)
+    return before is None
+
+
+def _problem(ledger: Ledger, backup: str, store: str) -> str | None:
     known = ledger.backups.get(backup)
-    before = known.copies[store].problem if known and store in known.copies else None
-    ledger.backups.checked(backup, store, problem)
-    return problem is not None and before is None
+    return known.copies[store].problem if known and store in known.copies else None
 
 
 def longest_unread(copies: Iterable[Copy], ledger: Ledger, budget: int) -> list[Copy]:
@@ -108,18 +123,21 @@ def _last_read(copy: Copy, known: Mapping[str, Backup]) -> datetime:
 
 
 def copies_of(shelved: Iterable[Shelved], stores: Mapping[str, Store]) -> list[Copy]:
-    """Every copy of these backups that is there, with what is wrong with it already."""
-    return [
-        Copy(
-            one.backup,
-            one.database,
-            stores[name],
-            entry,
-            tuple(what for where, what in one.faults if where in (name, "")),
-        )
-        for one in shelved
-        for name, entry in one.copies.items()
-    ]
+    """Every copy of these backups that is there, second ones too, with what is wrong with it already."""
+    found = []
+    for one in shelved:
+        for name, entry in (*one.copies.items(), *one.others):
+            faults = tuple(
+                what for where, what in one.faults if where in (name, "") and not _was_read(one, name, what)
+            )
+            found.append(Copy(one.backup, one.database, stores[name], entry, faults))
+    return found
+
+
+def _was_read(one: Shelved, store: str, fault: str) -> bool:
+    """Whether a fault is what an earlier reading found, about which this one shall say the last word."""
+    copy = one.known.copies.get(store) if one.known else None
+    return bool(copy and copy.problem and fault.startswith(copy.problem))
 
 
 def verify(copies: Sequence[Copy], identities: Sequence[Path], progress: Progress) -> Iterator[Finding]:
@@ -133,19 +151,34 @@ def verify(copies: Sequence[Copy], identities: Sequence[Path], progress: Progres
 
 def _examine(copy: Copy, identities: Sequence[Path], progress: Progress) -> Finding:
     began = time.monotonic()
-    problems, notes, read, unread = list(copy.faults), list[str](), 0, None
+    problems, notes, read, unread = list[str](), list[str](), 0, None
     for file, raw in _contents(copy.entry.manifest):
         reading = _Reading(copy, file, raw, identities)
         try:
             reading.to_the_end(progress)
-        except (IntegrityError, NotFoundError) as error:
-            if not any(file.name in known for known in problems):
+        except IntegrityError as error:
+            problems.append(error.message)
+        except NotFoundError as error:
+            if _is_gone(copy):
+                unread = LarderError("it was deleted while it was read")
+            elif not any(file.name in fault for fault in copy.faults):
                 problems.append(error.message)
         except UnreachableError as error:
             unread = error
+        except OSError as error:
+            # A bad sector: what cannot be read cannot be restored.
+            problems.append(f"{file.name} cannot be read: {(error.strerror or str(error)).lower()}")
         read += reading.read
         notes += reading.notes
     return Finding(copy, tuple(problems), tuple(notes), read, time.monotonic() - began, unread)
+
+
+def _is_gone(copy: Copy) -> bool:
+    """Whether the manifest went too, as when rotation deletes a backup."""
+    try:
+        return copy.store.size(copy.entry.manifest_key) is None
+    except LarderError:
+        return False
 
 
 def _contents(manifest: Manifest | None) -> Iterator[tuple[File, Content]]:

@@ -10,7 +10,7 @@ from celery import Task, shared_task
 
 from larder import shelf, verification
 from larder.config import Settings
-from larder.errors import IntegrityError, LarderError
+from larder.errors import IntegrityError, LarderError, UnreachableError
 from larder.ledger import Ledger
 from larder.notifiers import Notice, open_notifier
 from larder.progress import Progress, Report, human_size
@@ -30,9 +30,10 @@ _HINT = (
 
 @dataclass(frozen=True)
 class _Bad:
-    """A copy that is not as it was written."""
+    """Something that is not as it should be."""
 
-    database: str
+    #: The database, or the store, that it belongs to.
+    whose: str
     text: str
     #: Whether nobody was told yet.
     news: bool
@@ -52,15 +53,24 @@ def verify(self: Task, trigger: str = CALLED) -> None:
     def watch(report: Report) -> None:
         self.send_event("task-progress", result=str(report))
 
-    found = shelf.read(settings, ledger, context.trust())
+    found = _shelf(settings, ledger)
     bad = _missing(found, ledger) + _read(settings, ledger, found, Progress(watch))
-    news = [one for one in bad if one.news]
-    for database in sorted({one.database for one in news}):
-        _tell(settings, database, [one.text for one in news if one.database == database])
+    away = [_Bad(f"store {name}", error.message, news=True) for name, error in found.unreachable.items()]
+    news = [one for one in (*bad, *away) if one.news]
+    for whose in sorted({one.whose for one in news}):
+        _tell(settings, whose, [one.text for one in news if one.whose == whose])
     if bad:
         raise IntegrityError(f"unable to verify every copy: {'; '.join(one.text for one in bad)}", _HINT)
-    if found.unreachable:
+    if away:
         raise next(iter(found.unreachable.values()))
+
+
+def _shelf(settings: Settings, ledger: Ledger) -> Shelf:
+    """What the stores hold; an empty shelf with the reason where none of them can be read."""
+    try:
+        return shelf.read(settings, ledger, context.trust())
+    except UnreachableError as error:
+        return Shelf((), (), dict.fromkeys(settings.stores, error))
 
 
 def _first_of_its_slot(settings: Settings, ledger: Ledger) -> bool:
@@ -70,17 +80,17 @@ def _first_of_its_slot(settings: Settings, ledger: Ledger) -> bool:
 
 
 def _missing(found: Shelf, ledger: Ledger) -> list[_Bad]:
-    """Copies that are gone."""
-    return [
-        _Bad(
-            one.database,
-            f"{one.backup} in {store}: {problem}",
-            verification.record_problem(ledger, one.backup, store, problem),
-        )
-        for one in found.backups
-        for store, problem in one.faults
-        if store and store not in one.copies
-    ]
+    """Copies and whole backups that are gone."""
+    bad = []
+    for one in found.backups:
+        for store, problem in one.faults:
+            if store and store not in one.copies:
+                news = verification.record_gone(ledger, one.backup, store)
+                bad.append(_Bad(one.database, f"{one.backup} in {store}: {problem}", news))
+            elif not store and not one.copies:
+                # No copy to keep a note with: this is told each time.
+                bad.append(_Bad(one.database, f"{one.backup}: {problem}", news=True))
+    return bad
 
 
 def _read(settings: Settings, ledger: Ledger, found: Shelf, progress: Progress) -> list[_Bad]:
@@ -93,18 +103,18 @@ def _read(settings: Settings, ledger: Ledger, found: Shelf, progress: Progress) 
     bad = []
     for finding in verification.verify(chosen, settings.identities, progress):
         is_news = verification.record(ledger, finding)
-        if finding.problems:
-            text = f"{finding.copy.backup} in {finding.copy.store.name}: {'; '.join(finding.problems)}"
+        if finding.state == "broken":
+            text = f"{finding.copy.backup} in {finding.copy.store.name}: {'; '.join(finding.wrong)}"
             logger.error("A copy is broken: %s", text)
             bad.append(_Bad(finding.copy.database, text, is_news))
     logger.info("Verified %d copies, %d of them broken", len(chosen), len(bad))
     return bad
 
 
-def _tell(settings: Settings, database: str, problems: Iterable[str]) -> None:
+def _tell(settings: Settings, whose: str, problems: Iterable[str]) -> None:
     notice = Notice(
         event="failure",
-        database=database,
+        database=whose,
         run="",
         artifact=None,
         size=None,

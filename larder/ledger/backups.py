@@ -13,6 +13,9 @@ from larder.ledger import tables
 from larder.manifest import Manifest, Previous
 from larder.naming import parse_backup_id
 
+#: What a copy's problem says whose manifest was not in its store. It is none any more once the manifest is back.
+GONE = "its manifest is gone, and nobody here removed it"
+
 _COLUMNS = (
     "id",
     "database",
@@ -128,6 +131,12 @@ class Backups:
                 .values(proof="stored")
             )
 
+    def missed(self, backup_id: str, store: str) -> None:
+        """Note that a copy is not where it should be. It counts as read as long ago as before."""
+        with self._engine.begin() as connection:
+            copy = sa.and_(tables.copies.c.backup == backup_id, tables.copies.c.store == store)
+            connection.execute(tables.copies.update().where(copy).values(problem=GONE))
+
     def newest_manifest(self, database: str, before: str) -> Previous | None:
         """The database's newest backup that is older than the backup `before`, to be named by its manifest."""
         query = (
@@ -136,6 +145,7 @@ class Backups:
                 tables.backups.c.database == database,
                 tables.backups.c.id < before,
                 tables.backups.c.manifest.is_not(None),
+                tables.backups.c.proof != "broken",
             )
             .order_by(tables.backups.c.id.desc())
             .limit(1)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 import pyrage
 import pytest
@@ -203,16 +204,74 @@ def test_the_task_reads_records_and_tells_once(tmp_path: Path, channel: Channel)
 
 
 def test_the_task_tells_of_a_copy_that_is_gone(tmp_path: Path, channel: Channel) -> None:
-    manifest = lay(tmp_path / "nas" / "shop", FIRST, GZIP)
+    first = lay(tmp_path / "nas" / "shop", FIRST, GZIP)
+    second = lay(tmp_path / "nas" / "shop", SECOND, GZIP, previous=first)
     verify_task()
-    for path in (tmp_path / "nas" / "shop").iterdir():
+    gone = list((tmp_path / "nas" / "shop").glob(f"{first.artifact.name}*"))
+    kept = {path: path.read_bytes() for path in gone}
+    for path in gone:
         path.unlink()
-    with pytest.raises(IntegrityError, match="its manifest is gone"):
-        verify_task()
-    assert manifest.backup in channel.received[0]
-    with pytest.raises(IntegrityError):
-        verify_task()
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=f"{FIRST} in nas: its manifest is gone"):
+            verify_task()
     assert len(channel.received) == 1
+    assert FIRST in channel.received[0]
+    assert second.backup not in json.loads(channel.received[0])["text"]
+    for path, content in kept.items():
+        path.write_bytes(content)
+    verify_task()
+    found = context.ledger().backups.all()
+    assert {backup: one.proof for backup, one in found.items()} == {FIRST: "stored", SECOND: "stored"}
+
+
+def test_the_task_tells_of_a_store_that_is_empty(tmp_path: Path, channel: Channel) -> None:
+    lay(tmp_path / "nas" / "shop", FIRST, GZIP)
+    verify_task()
+    shutil.rmtree(tmp_path / "nas")
+    with pytest.raises(UnreachableError, match="the ledger knows 1 backups there"):
+        verify_task()
+    assert "store nas" in channel.received[0]
+
+
+def test_the_task_tells_of_a_backup_that_only_another_manifest_knows(
+    tmp_path: Path, channel: Channel
+) -> None:
+    first = lay(tmp_path / "nas" / "shop", FIRST, GZIP)
+    second = lay(tmp_path / "gone", SECOND, GZIP, previous=first)
+    lay(tmp_path / "nas" / "shop", THIRD, GZIP, previous=second)
+    with pytest.raises(IntegrityError, match=f"backup {SECOND} is missing: {THIRD} names it"):
+        verify_task()
+    assert SECOND in channel.received[0]
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, ledger: Ledger) -> None:
+    manifests = [lay(tmp_path / "nas", backup, GZIP) for backup in (FIRST, SECOND)]
+
+    class BadSector(Local):
+        def open(self, key: str) -> BinaryIO:
+            if key == manifests[0].artifact.name:
+                # Whose reading fails with EIO, as a bad sector's does.
+                return Path("/proc/self/mem").open("rb")
+            return super().open(key)
+
+    copies = copies_in(Local("nas", tmp_path / "nas"))
+    bad = [replace(copy, store=BadSector("nas", tmp_path / "nas")) for copy in copies]
+    states = {finding.copy.backup: finding for finding in verification.verify(bad, [], Progress())}
+    assert states[FIRST].state == "broken"
+    assert "cannot be read: input/output error" in states[FIRST].problems[0]
+    assert states[SECOND].state == "good"
+
+
+def test_what_is_deleted_while_it_is_read_is_no_alarm(tmp_path: Path, ledger: Ledger) -> None:
+    lay(tmp_path / "nas", FIRST, GZIP)
+    store = Local("nas", tmp_path / "nas")
+    copies = copies_in(store)
+    for path in (tmp_path / "nas").iterdir():
+        path.unlink()
+    (finding,) = verification.verify(copies, [], Progress())
+    assert finding.state == "unread"
+    assert not verification.record(ledger, finding)
+    assert ledger.backups.all() == {}
 
 
 def test_of_two_schedulers_one_reads(tmp_path: Path, channel: Channel) -> None:
