@@ -13,8 +13,10 @@ def notify(work: Work) -> None:
     """Tell the notifiers about the run, success or failure. A notice that can't be sent never fails a backup."""
     failed = work.run.state == "failed"
     notice = _notice(work, failed=failed)
+    # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
+    events = {notice.event, *("failure" for link in work.run.uploads if link.state == "failed")}
     for settings in work.settings.notifiers.values():
-        if notice.event not in settings.on:
+        if not events & set(settings.on):
             continue
         try:
             open_notifier(settings).send(notice)

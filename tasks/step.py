@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -34,6 +35,9 @@ logger = logging.getLogger("larder.run")
 
 #: How often a step is started before its transient error counts as permanent.
 MAX_TRIES = 5
+
+#: How long a link whose ledger was away is put off: a lease that it may hold is over by then.
+LEDGER_WAIT = TTL + timedelta(seconds=5)
 
 #: Seconds before the second try; each later one waits twice as long, give or take a half.
 BACKOFF = 2.0
@@ -114,12 +118,25 @@ def step(
 
         @shared_task(bind=True, name=chain.task_name(name), max_retries=None)
         def link(self: Task, run_id: str, store: str = "") -> None:
-            _run(self, this, run_id, store)
+            try:
+                _run(self, this, run_id, store)
+            except sa.exc.OperationalError as error:
+                _wait_for_ledger(self, error)
 
         link.__doc__ = function.__doc__
         return link
 
     return decorate
+
+
+def _wait_for_ledger(task: Task, error: sa.exc.OperationalError) -> NoReturn:
+    """Have the message delivered again: without the ledger nobody can say what is to be done.
+
+    By then a lease that this delivery may have taken has run out. A message is not given up; the run would lie there.
+    """
+    away = UnreachableError(f"unable to use the ledger: {str(error.orig).strip() or 'no answer'}")
+    logger.error("%s; trying again in %d s", away.message, LEDGER_WAIT.total_seconds())
+    raise task.retry(exc=away, countdown=LEDGER_WAIT.total_seconds())
 
 
 def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
@@ -188,7 +205,10 @@ def _carry_on(work: Work, error: LarderError) -> None:
     """Have the rest of the chain go on with a warning: the backup stands, or others may still hold it."""
     if work.run.state != "failed":
         which = f" for {work.lease.store}" if work.lease.store else ""
-        work.warn(f"Step {work.lease.step}{which} failed, and the backup goes on without: {error.message}")
+        cure = f" ({error.hint})" if error.hint else ""
+        work.warn(
+            f"Step {work.lease.step}{which} failed, and the backup goes on without: {error.message}{cure}"
+        )
     work.ledger.leases.finish(work.lease, error=error.message)
 
 

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from larder import retention, rotation
 from larder.artifact import Artifact
-from larder.errors import RefusedError
+from larder.errors import LarderError, RefusedError
 from larder.ledger.runs import Step
 from larder.manifest import Manifest
-from larder.progress import Progress, human_size
+from larder.progress import Progress, short_size
 from larder.stores import Store, open_store
 from larder.streams import digest_file
 from tasks.checksum import Papers
@@ -36,7 +36,10 @@ def upload(work: Work) -> None:
     manifest = Manifest.from_bytes((work.spool.path("checksum") / papers.manifest).read_bytes())
     store = open_store(work.store)
     keep_until = retention.kept_until(rotation.policy_of(work.database), manifest.created_at)
-    _put_all(work, store, made, papers, keep_until)
+    try:
+        _put_all(work, store, made, papers, keep_until)
+    except LarderError as error:
+        raise _with_count(work, error) from None
 
     def record(connection: sa.Connection) -> None:
         keys = {store.name: _key(work, made.content.name)}
@@ -61,7 +64,7 @@ def _put_all(work: Work, store: Store, made: Artifact, papers: Papers, keep_unti
     put(encoded / made.content.name, made.content.sha256, work.progress)
     for name in (papers.sidecar, papers.manifest):
         put(written / name, digest_file(written / name).sha256)
-    work.say(f"Backup uploaded to {store.name} successfully: {human_size(made.content.size)} verified there")
+    work.say(f"Backup uploaded to {store.name} successfully: {short_size(made.content.size)} verified there")
 
 
 def _key(work: Work, name: str) -> str:
@@ -76,6 +79,15 @@ def _is_last(work: Work) -> bool:
 def _holding(work: Work) -> list[Step]:
     """The uploads to other stores that are done."""
     return [link for link in work.run.uploads if link.state == "done" and link.store != work.lease.store]
+
+
+def _with_count(work: Work, error: LarderError) -> LarderError:
+    """The same error; where it fails the run for want of copies, it says which there are."""
+    if _goes_on_without(work) or work.database.min_copies == 1:
+        return error
+    held = [link.store for link in _holding(work)]
+    count = f"min_copies asks for {work.database.min_copies} copies, and {len(held)} hold"
+    return type(error)(f"{error.message} ({count}{': ' if held else ''}{', '.join(held)})", error.hint)
 
 
 def _see_that_enough_hold(work: Work) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +101,13 @@ def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
 
 @worker_ready.connect
 def _take_up_lost_runs(sender: Any, **_: Any) -> None:
-    """Have `guard` look at this host's spool once the leases that were held before this worker started have run out.
+    """Have `guard` look at this host's spool once every lease that was held before this worker started has run out.
 
-    Until then nobody knows whether who holds one is alive. A run between two steps is left alone: its message is in
-    Redis, as far as anybody can tell.
+    Until then nobody knows whether who holds one is alive.
     """
-    host, now = context.host(), datetime.now(UTC)
-    until = context.ledger().runs.last_lease_on(host, before=now + 2 * TTL)
-    if until is not None:
-        seconds = max((until - now).total_seconds(), 0) + 1
-        sender.app.send_task("guard", countdown=seconds, queue=routing.host_queue(host))
+    host = context.host()
+    if context.ledger().runs.active_on(host):
+        sender.app.send_task("guard", countdown=TTL.total_seconds() + 1, queue=routing.host_queue(host))
 
 
 # Whatever these processes write (beat's schedule, logs) is for their user alone.

@@ -22,6 +22,9 @@ BACKUP_STEPS = ("dump", "compress", "checksum", "upload", "rotate", "notify")
 #: How long a run may lie between two steps, or in a queue, before it counts as lost.
 QUEUE_PATIENCE = timedelta(hours=1)
 
+#: How long a run whose message is lost may lie between two steps before a worker that starts sends another.
+_BETWEEN_STEPS = timedelta(seconds=60)
+
 #: How often a run that another process snatched away is tried to be created again.
 _CREATE_ATTEMPTS = 5
 
@@ -160,33 +163,31 @@ class Runs:
         with self._engine.connect().execution_options(reads=True) as connection:
             return asked - set(connection.execute(query).scalars())
 
-    def busy(self) -> set[str]:
-        """The databases whose run is under way."""
-        query = sa.select(tables.runs.c.database).where(tables.runs.c.state.in_(tables.ACTIVE))
-        with self._engine.connect().execution_options(reads=True) as connection:
-            return set(connection.execute(query).scalars())
-
     def lost_on(self, host: str) -> list[Run]:
-        """The runs that lie in the spool of `host` and that nobody works on: their lease has run out."""
+        """The runs that lie in the spool of `host` and that nobody works on.
+
+        Their lease has run out; or they have been between two steps for so long that the message is lost. Where it is
+        not, a second one does no harm.
+        """
+        now = datetime.now(UTC)
+        at_work = sa.exists().where(tables.steps.c.run == tables.runs.c.id, tables.steps.c.state == "running")
+        between_steps = sa.and_(~at_work, tables.runs.c.lease_until < now + QUEUE_PATIENCE - _BETWEEN_STEPS)
         with self._engine.connect().execution_options(reads=True) as connection:
             return self._load(
                 connection,
                 tables.runs.c.host == host,
                 tables.runs.c.state.in_(tables.ACTIVE),
-                tables.runs.c.lease_until < datetime.now(UTC),
+                sa.or_(tables.runs.c.lease_until < now, between_steps),
                 limit=1000,
             )
 
-    def last_lease_on(self, host: str, before: datetime) -> datetime | None:
-        """When the last of the leases on runs in the spool of `host` runs out that do so `before`; None without any."""
-        query = sa.select(sa.func.max(tables.runs.c.lease_until)).where(
-            tables.runs.c.host == host,
-            tables.runs.c.state.in_(tables.ACTIVE),
-            tables.runs.c.lease_until < before,
+    def active_on(self, host: str) -> bool:
+        """Whether a run lies in the spool of `host` that is not over."""
+        query = sa.select(tables.runs.c.id).where(
+            tables.runs.c.host == host, tables.runs.c.state.in_(tables.ACTIVE)
         )
         with self._engine.connect().execution_options(reads=True) as connection:
-            found: datetime | None = connection.execute(query).scalar()
-            return found
+            return connection.execute(query.limit(1)).scalar() is not None
 
     def take_up(self, run: Run) -> bool:
         """Claim the right to send a lost run's chain again; of several who try, one gets it.
@@ -200,8 +201,8 @@ class Runs:
                 .where(
                     tables.runs.c.id == run.id,
                     tables.runs.c.attempt == run.attempt,
+                    tables.runs.c.lease_until == run.lease_until,
                     tables.runs.c.state.in_(tables.ACTIVE),
-                    tables.runs.c.lease_until < now,
                 )
                 .values(lease_until=now + QUEUE_PATIENCE, attempt=tables.runs.c.attempt + 1, progress=None)
             )

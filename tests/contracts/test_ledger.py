@@ -242,7 +242,8 @@ def test_a_lost_run_is_taken_up_once_and_goes_on_from_its_open_step(ledger: Ledg
     pass_through(ledger, run, "dump")
     zombie = take(ledger, run, "compress")
     assert ledger.runs.lost_on("host-1") == []
-    assert ledger.runs.last_lease_on("host-1", datetime.now(UTC) + timedelta(minutes=2)) is not None
+    assert ledger.runs.active_on("host-1")
+    assert not ledger.runs.active_on("host-2")
     expire(ledger, run)
     (lost,) = ledger.runs.lost_on("host-1")
     assert ledger.runs.lost_on("host-2") == []
@@ -255,6 +256,21 @@ def test_a_lost_run_is_taken_up_once_and_goes_on_from_its_open_step(ledger: Ledg
     successor = take(ledger, run, "compress")
     assert successor.tries == 2
     ledger.leases.finish(successor)
+
+
+def test_a_run_whose_message_was_lost_between_two_steps_is_found(ledger: Ledger) -> None:
+    run = begin(ledger)
+    pass_through(ledger, run, "dump")
+    assert ledger.runs.lost_on("host-1") == []
+    with ledger._engine.begin() as connection:
+        earlier = datetime.now(UTC) + timedelta(minutes=58)
+        connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(lease_until=earlier))
+    (lost,) = ledger.runs.lost_on("host-1")
+    assert lost.open_step is not None
+    assert (lost.open_step.name, lost.open_step.state) == ("compress", "pending")
+    assert [ledger.runs.take_up(lost), ledger.runs.take_up(lost)] == [True, False]
+    take(ledger, run, "compress")
+    assert ledger.runs.lost_on("host-1") == []
 
 
 def test_each_store_has_an_upload_of_its_own(ledger: Ledger) -> None:
