@@ -41,7 +41,6 @@ def print_backup(backup_id: str, *, as_json: bool) -> int:
     document = _document(one)
     document["manifest"] = entry.manifest.to_dict() if entry and entry.manifest else None
     document["locations"] = _locations(context.settings(), one)
-    document["problems"] = one.problems
     if as_json:
         output.print_json(document)
     else:
@@ -105,6 +104,8 @@ def _document(one: Shelved) -> dict[str, Any]:
         "stores": sorted(one.copies),
         "proof": one.proof,
         "pinned": one.pinned,
+        "problems": one.problems,
+        "missing_stores": one.absent,
     }
 
 
@@ -131,6 +132,10 @@ def _print_table(shelved: Sequence[Shelved]) -> None:
     for one in shelved:
         for problem in one.problems:
             output.out.print(f"[red]broken[/] {escape(one.backup)}: {escape(problem)}")
+        if one.faults and one.good_copies:
+            output.out.print(
+                f"       its copy in {escape(', '.join(one.good_copies))} is good, as far as is known"
+            )
 
 
 def _print_backup(document: dict[str, Any]) -> None:
@@ -148,7 +153,7 @@ def _print_backup(document: dict[str, Any]) -> None:
         "sha256": document["sha256"],
         "holds": f"{len(tables)} tables" + (f", {sum(rows):,} rows" if rows else ""),
         "signed by": (manifest.get("signature") or {}).get("key"),
-        "after": (manifest.get("previous") or {}).get("backup"),
+        "after": (manifest.get("previous") or {}).get("backup") or "none: the first, as far as its host knew",
     }
     for name, value in facts.items():
         output.out.print(f"  {name:<9} {escape(str(value))}")

@@ -40,9 +40,9 @@ def rebuild_catalog(store: str | None, *, as_json: bool) -> int:
 
 
 def _print(found: Rebuilt, backups: int, problems: list[str]) -> None:
+    names = escape(", ".join(sorted(found.copies))) or "none"
     output.out.print(
-        f"{backups} backups in {sum(found.copies.values())} copies, of {len(found.copies)} databases: "
-        f"{escape(', '.join(sorted(found.copies))) or 'none'}"
+        f"backups: {backups}, in so many copies: {sum(found.copies.values())}, of these databases: {names}"
     )
     for key, host in found.new_signers.items():
         output.out.print(
@@ -58,4 +58,10 @@ def _print(found: Rebuilt, backups: int, problems: list[str]) -> None:
         output.out.print(f"  [red]broken[/] {escape(problem)}")
     for location in found.shelf.foreign:
         output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
-    output.out.print("The bytes have not been read: larder verify --all does that")
+    if backups:
+        output.out.print("The bytes have not been read: larder verify --all does that")
+    else:
+        stores = escape(", ".join(context.settings().stores))
+        output.out.print(
+            f"nothing was found in: {stores}. See BACKUP_S3_BUCKET, BACKUP_DIR, or \\[stores.NAME]"
+        )

@@ -26,6 +26,11 @@ def print_runs(database: str | None, *, failed: bool, limit: int, as_json: bool)
         for run in found
     ]
     output.print_table(("run", "database", "state", "started (UTC)", ">time", ""), rows)
+    for run in found:
+        if run.state == "failed":
+            output.out.print(
+                f"[red]{run.id}[/] {escape(run.failed_step or 'start')}: {escape(run.error or '')}"
+            )
     return 0
 
 
@@ -42,7 +47,7 @@ def watch(run_id: str, *, as_json: bool) -> int:
 
 def _what(run: Run) -> str:
     if run.state == "failed":
-        return f"{run.failed_step or 'start'}: {run.error}"
+        return f"at {run.failed_step or 'start'}"
     if run.state == "stored":
         return run.artifact or ""
     return " ".join(filter(None, [run.step, run.progress]))

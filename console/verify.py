@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from console import catalogue, output
-from larder import verification
+from larder import codecs, verification
 from larder.errors import ConfigurationError, IntegrityError, NotFoundError
 from larder.progress import Progress, Report, human_seconds, short_size
 from larder.shelf import Shelved
@@ -24,9 +24,12 @@ def verify(
 ) -> int:
     """Verify a backup, or all of them, in every store or in one; gives the exit code."""
     if everything == (backup_id is not None):
+        said = "a backup and --all were named" if everything else "nothing was named"
         raise ConfigurationError(
-            "unable to tell what to verify", "name a backup, as shop/latest, or say --all"
+            f"unable to tell what to verify: {said}", "name a backup, as shop/latest, or say --all"
         )
+    for path in identities:
+        codecs.cipher().load_identities(path)
     found = catalogue.read(store)
     shelved = list(found.backups) if backup_id is None else [catalogue.find(found, backup_id)]
     if not shelved:
@@ -65,7 +68,10 @@ def _read(shelved: Sequence[Shelved], identities: Sequence[Path], *, as_json: bo
             findings.append(finding)
             verification.record(ledger, finding)
             if not as_json:
+                # The results go to standard output, which may be the same terminal.
+                status.stop()
                 _print(finding)
+                status.start()
     return findings
 
 
@@ -127,10 +133,16 @@ def _print_problem(backup: str, store: str | None, problems: Sequence[str]) -> N
 def _print_sum(findings: Sequence[Finding], missing: int) -> None:
     read = sum(finding.read for finding in findings)
     counts = Counter(finding.state for finding in findings)
+    hashed = sum(finding.state == "good" and bool(finding.notes) for finding in findings)
+    good = f"{counts['good']} good" + (f" ({hashed} of them not decrypted, only hashed)" if hashed else "")
     rest = [
         f"{count} {word}" for word, count in (("unread", counts["unread"]), ("missing", missing)) if count
     ]
     output.out.print(
-        f"{len(findings)} copies, {short_size(read)} read: "
-        + ", ".join([f"{counts['good']} good", f"{counts['broken']} broken", *rest])
+        f"{len(findings)} {'copy' if len(findings) == 1 else 'copies'}, {short_size(read)} read: "
+        + ", ".join([good, f"{counts['broken']} broken", *rest])
     )
+    if counts["broken"] or missing:
+        output.err.print(
+            "[yellow]HINT:[/] see who can write to the store; keep the damaged copy as evidence; back up again"
+        )

@@ -15,8 +15,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 _DURATION = re.compile(r"([0-9]+)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-_SIZE = re.compile(r"([0-9]+)\s*([kMGT]?B)", re.IGNORECASE)
-_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"([0-9]+)\s*((?:[kmgt]i?)?b)", re.IGNORECASE)
+_BYTES = {"b": 1} | {
+    f"{letter}{kind}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for kind, base in (("b", 1000), ("ib", 1024))
+}
 
 DAY = 86400
 
@@ -35,13 +39,13 @@ def seconds(value: object) -> object:
 
 
 def size(value: object) -> object:
-    """`"500 MB"`, `"50 GB"`, `"2 TB"` as bytes, in decimal units; a number stays one."""
+    """`"500 MB"`, `"50 GB"`, `"2 TB"` as bytes, in decimal units, or `"16 MiB"` in binary ones; a number stays one."""
     if not isinstance(value, str):
         return value
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError("has to be a size, written as 500 MB, 50 GB or 2 TB")
-    return int(match[1]) * _BYTES[match[2].upper()]
+    return int(match[1]) * _BYTES[match[2].lower()]
 
 
 def _path(value: object) -> object:

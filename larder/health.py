@@ -51,7 +51,7 @@ def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Ch
 
     yield from _signing(settings)
     for path in settings.identities:
-        yield from _checked("identity", str(path), lambda path=path: _identity(path))  # type: ignore[misc]
+        yield from _identity(path)
     yield from _checked("ledger", "sqlite" if _is_file(settings) else "postgresql", ledger_opens)
     for store in settings.stores.values():
         yield from _store(store)
@@ -111,9 +111,18 @@ def _signing(settings: Settings) -> Iterator[Check]:
         )
 
 
-def _identity(path: Path) -> str:
-    count = len(codecs.cipher().load_identities(path))
-    return f"holds {count} key{'' if count == 1 else 's'}"
+def _identity(path: Path) -> Iterator[Check]:
+    """Whether a file with private keys can be used, and by this user only."""
+    with _caught() as problem:
+        count = len(codecs.cipher().load_identities(path))
+    if problem:
+        yield Check("identity", str(path), "failed", problem[0].message, problem[0].hint)
+        return
+    yield Check("identity", str(path), "ok", f"holds {count} key{'' if count == 1 else 's'}")
+    if path.stat().st_mode & 0o077:
+        yield Check(
+            "identity", str(path), "warning", "others on this machine can read it", f"chmod 600 {path}"
+        )
 
 
 def _recipients(database: DatabaseSettings) -> Iterator[Check]:

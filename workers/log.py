@@ -64,3 +64,6 @@ def configure(style: str, level: int | str | None = None, stream: TextIO | None 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level or logging.INFO)
+    # boto3 tells about each client where it found its credentials.
+    for name in ("boto3", "botocore", "s3transfer", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
