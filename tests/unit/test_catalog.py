@@ -156,6 +156,42 @@ def test_what_is_wrong_is_told(store: Local, tmp_path: Path) -> None:
     assert problems(store)[0] == f"{artifact.name} is missing"
 
 
+def test_only_bytes_that_are_known_to_be_wrong_are_damage(store: Local, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+
+    def damaged(trust: Trust = catalog.ANYBODY) -> bool:
+        (entry,) = catalog.read(store, "shop", trust).of("shop")
+        assert not entry.good
+        return entry.damaged
+
+    manifest = keep(folder, "shop", roles=b"roles")
+    artifact = folder / manifest.artifact.name
+    for file in manifest.files:
+        for content in (b"", b"more than there was", None):
+            path = folder / file.name
+            path.unlink()
+            if content is not None:
+                path.write_bytes(content)
+            assert damaged()
+            # Sizes that a stranger vouches for say nothing.
+            assert not damaged(Trust(known=["another"]))
+            keep(folder, "shop", roles=b"roles")
+    sidecar = folder / sidecar_name(artifact.name)
+    sidecar.write_text("other")
+    assert not damaged()
+    sidecar.unlink()
+    assert not damaged()
+    artifact.unlink()
+    assert damaged()
+    keep(folder, "shop", roles=b"roles")
+    path = folder / manifest_name(artifact.name)
+    path.rename(folder / "copy.manifest.json")
+    artifact.unlink()
+    assert not damaged()
+    (folder / "copy.manifest.json").write_text("{")
+    assert not damaged()
+
+
 def test_a_missing_sidecar_is_told(store: Local, tmp_path: Path) -> None:
     manifest = keep(tmp_path / "shop", "shop")
     (tmp_path / "shop" / sidecar_name(manifest.artifact.name)).unlink()
@@ -198,6 +234,7 @@ def test_a_signer_that_is_not_trusted_is_told(store: Local, tmp_path: Path) -> N
     (entry,) = catalog.read(store, "shop", Trust({"web1": stranger})).of("shop")
     assert entry.manifest is not None
     assert not entry.good
+    assert not entry.trusted
     (problem,) = entry.problems
     assert problem.startswith("it is signed by the unknown key ")
     assert problem.endswith("(configured are: web1)")
@@ -208,6 +245,86 @@ def test_a_signer_that_is_not_trusted_is_told(store: Local, tmp_path: Path) -> N
     ):
         (entry,) = catalog.read(store, "shop", trust).of("shop")
         assert entry.good
+        assert entry.trusted
+
+
+def test_what_a_stranger_signed_owns_its_manifest_alone(store: Local, tmp_path: Path) -> None:
+    keep(tmp_path / "shop", "shop", roles=b"roles")
+    (tmp_path / "shop" / f"backup_postgres_{STAMP}.sql.gz.pin").touch()
+    found = catalog.read(store, "shop", Trust(known=["another"]))
+    (entry,) = found.of("shop")
+    assert entry.keys == (entry.manifest_key,)
+    # It is somebody's backup all the same, and no file that belongs to no manifest.
+    assert found.foreign == ()
+    catalog.remove(store, entry)
+    assert len(store.sizes()) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "backup_postgres_20251015_020000.sql.gz",
+        "backup_postgres_20251015_020000.globals.sql.gz",
+        "backup_postgres_20251016_020000.globals.sql",
+        "backup_postgres_20251016_020000.globals.sql.zst",
+        "backup_sqlite_20251016_020000.globals.sql.gz",
+        "backup_postgres_20251016_020000.sql.gz",
+    ],
+)
+def test_globals_of_another_name_than_the_artifacts_are_not_its_own(
+    store: Local, tmp_path: Path, name: str
+) -> None:
+    """Whoever may sign, a backup takes away no file that could be another's."""
+    folder = tmp_path / "shop"
+    other = keep(folder, "shop", "20251015_020000", roles=b"roles")
+    manifest = keep(folder, "shop", roles=b"roles")
+    assert manifest.globals
+    evil = replace(manifest, globals=replace(manifest.globals, name=name)).signed(SIGNER)
+    (folder / manifest_name(manifest.artifact.name)).write_bytes(evil.to_bytes())
+    (folder / sidecar_name(manifest.artifact.name)).write_text(sidecar_text(evil))
+    good, wrong = catalog.read(store, "shop").of("shop")
+    assert wrong.problems == (f"its globals are called {name}",)
+    assert not wrong.damaged
+    assert f"shop/{name}" not in wrong.keys or name == manifest.artifact.name
+    catalog.remove(store, wrong)
+    (left,) = catalog.read(store, "shop").of("shop")
+    assert left == good
+    assert {f"shop/{file.name}" for file in other.files} <= store.sizes().keys()
+
+
+@pytest.mark.parametrize("suffix", [".sql", ".sql.zst", ".dir.tar.age", ".sql.gz.age"])
+def test_globals_are_called_as_the_artifact_is(store: Local, tmp_path: Path, suffix: str) -> None:
+    manifest = keep(tmp_path / "shop", "shop", roles=b"roles")
+    form = ".dir.tar" if suffix.startswith(".dir.tar") else ".sql"
+    codec = suffix.removeprefix(form)
+    assert manifest.globals
+    renamed = replace(
+        manifest,
+        suffix=form,
+        artifact=replace(manifest.artifact, name=artifact_name("postgres", STAMP, form, codec)),
+        globals=replace(manifest.globals, name=globals_name("postgres", STAMP, codec)),
+    ).signed(SIGNER)
+    folder = tmp_path / "shop"
+    name = renamed.artifact.name
+    (folder / manifest.artifact.name).rename(folder / name)
+    assert renamed.globals
+    (folder / manifest.globals.name).rename(folder / renamed.globals.name)
+    (folder / sidecar_name(name)).write_text(sidecar_text(renamed))
+    (folder / manifest_name(manifest.artifact.name)).unlink()
+    (folder / manifest_name(name)).write_bytes(renamed.to_bytes())
+    (entry,) = catalog.read(store, "shop").of("shop")
+    assert entry.problems == ()
+    assert f"shop/{renamed.globals.name}" in entry.keys
+
+
+def test_what_another_claims_is_spared(store: Local, tmp_path: Path) -> None:
+    manifest = keep(tmp_path / "shop", "shop", roles=b"roles")
+    assert manifest.globals
+    found = catalog.read(store, "shop")
+    (entry,) = found.of("shop")
+    shared = f"shop/{manifest.globals.name}"
+    catalog.remove(store, entry, spared={shared})
+    assert list(store.sizes()) == [shared]
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", '{"format": "larder-manifest/9"}'])

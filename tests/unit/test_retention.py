@@ -34,7 +34,7 @@ def aged(age: float, proof: str = "stored", **more: Any) -> Item:
 
 
 def unreadable(name: str) -> Item:
-    return Item(f"shop/{name}.manifest.json", None, 0, "", "broken")
+    return Item(f"shop/{name}.manifest.json", None, 0, "", "unclear")
 
 
 def policy(**rules: Any) -> Policy:
@@ -57,7 +57,7 @@ items = st.lists(
             st.sampled_from([0, 1, 30 * DAY - 1, 30 * DAY, 30 * DAY + 1, 31 * DAY, 400 * DAY, -5, -900 * DAY])
             | st.integers(0, 3 * DAY)
             | st.integers(-100 * DAY, 1000 * DAY),
-            st.sampled_from(["stored", "stored", "proven", "broken"]),
+            st.sampled_from(["stored", "stored", "proven", "broken", "unclear"]),
             raw_size=st.sampled_from([1000, 1000, 10]),
             suffix=st.sampled_from([".sql", ".sql", ".db"]),
             pinned=st.sampled_from([False, False, False, True]),
@@ -79,6 +79,7 @@ policies = (
     .map(lambda rules: Policy("shop", **rules))
 )
 runs = st.sampled_from([None, None, "4f3a2b"])
+accepted = st.none() | st.integers(-3 * DAY, 100 * DAY).map(lambda age: NOW - timedelta(seconds=age))
 forced = st.booleans()
 
 
@@ -126,19 +127,34 @@ def test_the_newest_stored_and_the_newest_proven_stay(
 
 
 @for_any(items, policies, runs, forced)
-def test_pinned_and_unreadable_ones_and_those_from_the_future_stay(
+def test_pinned_and_unclear_and_unreadable_ones_and_those_from_the_future_stay(
     found: list[Item], by: Policy, failed: str | None, force: bool
 ) -> None:
     left = kept(found, by, NOW, failed, force)
     for item in found:
-        if item.pinned or item.created is None or item.created > NOW + TOLERANCE:
+        unclear = item.created is None or item.proof == "unclear"
+        if unclear or item.pinned or (item.created and item.created > NOW + TOLERANCE):
             assert item in left
 
 
 @for_any(items, policies)
-def test_broken_ones_never_count(found: list[Item], by: Policy) -> None:
+def test_broken_and_unclear_ones_never_count(found: list[Item], by: Policy) -> None:
     good = [item for item in found if item.stored]
     assert kept(good, by) == [item for item in kept(found, by) if item.stored]
+
+
+@for_any(items, policies, runs, accepted)
+def test_unclear_ones_change_nothing_for_others_not_even_a_halt(
+    found: list[Item], by: Policy, failed: str | None, since: datetime | None
+) -> None:
+    others = [item for item in found if item.proof != "unclear"]
+    whole, without = (plan(shelf, by, NOW, failed, accepted=since) for shelf in (found, others))
+    assert whole.halted == without.halted
+    assert whole.newest == without.newest
+    left = [
+        verdict for item, verdict in zip(found, whole.verdicts, strict=True) if item.proof != "unclear"
+    ]
+    assert left == list(without.verdicts)
 
 
 @for_any(items, policies)
@@ -164,7 +180,7 @@ def test_what_is_not_older_than_the_days_stays(found: list[Item], by: Policy) ->
 def test_with_days_alone_a_recent_one_lets_all_go_that_is_older(found: list[Item], days: int) -> None:
     for item in kept([*found, aged(0, "proven")], policy(days=days)):
         old = item.created is not None and NOW - item.created > timedelta(days=days)
-        assert not old or item.pinned
+        assert not old or item.pinned or item.proof == "unclear"
 
 
 @for_any(items, policies, runs, forced)
@@ -203,11 +219,13 @@ def test_another_rule_keeps_no_less(found: list[Item], by: Policy, word: str, co
         assert all(item in left for item in kept(good, by))
 
 
-@for_any(items, policies, runs)
+@for_any(items, policies, runs, accepted)
 def test_a_halt_deletes_nothing_and_says_what_the_policy_would(
-    found: list[Item], by: Policy, failed: str | None
+    found: list[Item], by: Policy, failed: str | None, since: datetime | None
 ) -> None:
-    halted, open_ = plan(found, by, NOW, failed), plan(found, by, NOW, failed, force=True)
+    halted, open_ = (
+        plan(found, by, NOW, failed, accepted=since, force=forced) for forced in (False, True)
+    )
     assert open_.halted is None
     if failed:
         assert halted.halted
@@ -262,6 +280,19 @@ def test_reasons_are_in_the_words_of_the_configuration() -> None:
     assert reasons([unreadable("a")]) == ["its manifest cannot be read"]
 
 
+def test_an_unclear_one_stays_and_says_what_is_unclear() -> None:
+    strange = aged(4000 * DAY, "unclear", problem="its sidecar is missing")
+    assert kept([strange, aged(0)]) == [strange, aged(0)]
+    assert reasons([strange, aged(0)])[0] == "its sidecar is missing"
+    assert reasons([aged(4000 * DAY, "unclear"), aged(0)])[0] == "it is not clear what it is worth"
+
+
+def test_an_unclear_one_takes_no_good_ones_place() -> None:
+    good, strange = aged(90 * DAY), aged(0, "unclear", problem="its sidecar is missing")
+    assert kept([good, strange]) == [good, strange]
+    assert kept([good, strange], policy(keep_last=1)) == [good, strange]
+
+
 def test_the_last_ones_stay_whatever_their_age() -> None:
     ancient, older, proven = aged(4000 * DAY), aged(5000 * DAY), aged(6000 * DAY, "proven")
     assert kept([proven, older, ancient]) == [proven, ancient]
@@ -312,8 +343,14 @@ def days_old(*ages: float, **more: Any) -> list[Item]:
     return [aged(age * DAY, **more) for age in ages]
 
 
-def halted(found: list[Item], by: Policy = DAYS_30, now: datetime = NOW, failed: str | None = None) -> str:
-    return plan(found, by, now, failed).halted or ""
+def halted(
+    found: list[Item],
+    by: Policy = DAYS_30,
+    now: datetime = NOW,
+    failed: str | None = None,
+    accepted: datetime | None = None,
+) -> str:
+    return plan(found, by, now, failed, accepted=accepted).halted or ""
 
 
 def test_a_failed_run_halts() -> None:
@@ -339,15 +376,39 @@ def test_the_last_ten_are_what_sizes_are_compared_with() -> None:
     assert "what the one before it holds" in halted([aged(DAY), aged(0, raw_size=1)])
 
 
-def test_a_database_that_stays_small_is_believed_after_some_days() -> None:
-    """Whoever has emptied a table on purpose forces it, or waits: six backups of the new size are the median."""
-    shelf = days_old(*range(30, 0, -1), raw_size=1000)
-    told = []
-    for day in range(8):
+@pytest.mark.parametrize("by", [policy(keep_last=3), DAYS_30, policy(daily=7)])
+def test_a_database_that_stays_small_halts_until_somebody_accepts_it(by: Policy) -> None:
+    good = days_old(*range(5, 0, -1), raw_size=1000)
+    shelf = kept(good, by, force=False)
+    for day in range(100):
         now = NOW + timedelta(days=day)
         shelf.append(made(now, raw_size=10))
-        told.append(bool(halted(shelf, now=now)))
-    assert told == [True] * 6 + [False] * 2
+        told = halted(shelf, by, now)
+        assert f"{shelf[-1].backup} holds 10B, less than half of 1000B" in told
+        assert ("and so do the 99 before it" in told) is (day == 99)
+        shelf = kept(shelf, by, now, force=False)
+    assert all(item in shelf for item in kept(good, by, force=False))
+    since = shelf[-1].created
+    assert since is not None
+    assert plan(shelf, by, since).newest == since
+    assert halted(shelf, by, since, accepted=since) == ""
+    # From here on, sizes are held against what was accepted.
+    later = since + timedelta(days=1)
+    assert halted([*shelf, made(later, raw_size=5)], by, later, accepted=since) == ""
+    told = halted([*shelf, made(later, raw_size=4)], by, later, accepted=since)
+    assert "holds 4B, less than half of 10B, what the one before it holds" in told
+
+
+def test_one_that_is_back_to_its_size_ends_the_halt() -> None:
+    shrunk = [*days_old(9, 8, 7, raw_size=1000), *days_old(6, 5, 4, 3, 2, 1, raw_size=10)]
+    assert halted(shrunk)
+    assert halted([*shrunk, aged(0, raw_size=501)]) == ""
+    assert halted([*shrunk, aged(0, raw_size=499)])
+
+
+def test_what_shrinks_step_by_step_is_followed() -> None:
+    shelf = [aged(day * DAY, raw_size=round(1000 * 1.1**day)) for day in range(60, -1, -1)]
+    assert all(halted(shelf[:count], now=shelf[count - 1].created or NOW) == "" for count in range(1, 61))
 
 
 @pytest.mark.parametrize("proof", ["stored", "broken"])
@@ -391,7 +452,7 @@ def test_a_few_that_expire_or_a_schedule_of_months_do_not_halt() -> None:
 
 
 def test_an_archive_that_breaks_all_at_once_halts() -> None:
-    """As it looks when the key that signed it is taken out of the configuration."""
+    """As it looks when a store has lost files."""
     by = policy(daily=7, yearly=10)
     good = days_old(*(365 * year for year in range(8, 0, -1)), *range(7, 0, -1))
     assert halted(good, by) == ""

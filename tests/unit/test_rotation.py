@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from larder import catalog, pins, rotation
 from larder.errors import IntegrityError, LarderError, NotFoundError, RefusedError, UnreachableError
 from larder.ledger import Ledger, open_ledger
+from larder.ledger.backups import GONE
 from larder.ledger.runs import BACKUP_STEPS, UPLOAD
-from larder.naming import manifest_name, pin_name
+from larder.manifest import Content, File, Manifest
+from larder.naming import globals_name, manifest_name, pin_name, sidecar_name
 from larder.rotation import Cleared, Rotation
 from larder.settings import DatabaseSettings
 from larder.signing import Signer
@@ -25,6 +29,7 @@ from tests.shelves import SIGNER, lay, manifest_of
 
 NOW = datetime(2025, 10, 16, 2, 0, 30, tzinfo=UTC)
 TRUST = Trust(known={SIGNER.public_key})
+STRANGER = Signer(Ed25519PrivateKey.generate())
 
 
 class Shelf:
@@ -35,6 +40,7 @@ class Shelf:
         self.store = store or Local("nas", folder)
         self.ledger = ledger
         self.database = database()
+        self.trust = TRUST
 
     def keep(self, *ages: float, raw_size: int = 1000, signer: Signer = SIGNER) -> list[str]:
         """Lay a backup of each age in days; gives their ids."""
@@ -51,7 +57,7 @@ class Shelf:
         return [entry.backup for entry in catalog.read(self.store, "shop").of("shop")]
 
     def look(self, **more: Any) -> Rotation:
-        return rotation.look(self.store, self.database, self.ledger, TRUST, NOW, **more)
+        return rotation.look(self.store, self.database, self.ledger, self.trust, NOW, **more)
 
     def rotate(self, **more: Any) -> Cleared:
         return rotation.clear(self.look(**more), self.ledger)
@@ -131,7 +137,8 @@ def test_what_is_broken_counts_for_nothing(shelf: Shelf) -> None:
 
 def test_a_copy_that_was_read_and_found_wrong_is_broken_however_good_it_looks(shelf: Shelf) -> None:
     good, wrong = shelf.keep(90, 50)
-    shelf.ledger.backups.checked(wrong, "nas", "its checksum is another")
+    name = entry_of(shelf, wrong).artifact_key.rpartition("/")[2]
+    shelf.ledger.backups.checked(wrong, "nas", f"{name} has 7 bytes with SHA-256 1, and its manifest says 7 with 2")
     assert [verdict.keep for verdict in shelf.look().plan.verdicts] == [True, True]
     assert shelf.look().plan.verdicts[0].reason == "it is the newest stored backup"
     shelf.keep(0)
@@ -140,9 +147,221 @@ def test_a_copy_that_was_read_and_found_wrong_is_broken_however_good_it_looks(sh
 
 def test_a_backup_that_a_stranger_signed_does_not_push_ours_out(shelf: Shelf) -> None:
     (ours,) = shelf.keep(60)
-    shelf.keep(0, signer=Signer(Ed25519PrivateKey.generate()))
+    shelf.keep(0, signer=STRANGER)
     assert shelf.rotate(force=True).deleted == []
     assert ours in shelf.backups
+
+
+# What is not clear
+
+
+def path_of(shelf: Shelf, backup: str) -> Path:
+    """Its artifact."""
+    return shelf.folder.parent / entry_of(shelf, backup).artifact_key
+
+
+def beside(path: Path, name: Callable[[str], str]) -> Path:
+    return path.with_name(name(path.name))
+
+
+def copy_manifest(shelf: Shelf, backup: str) -> None:
+    """Its manifest under another name, its artifact under none that a manifest knows."""
+    path = beside(path_of(shelf, backup), manifest_name)
+    path.rename(path.with_name("copy.manifest.json"))
+
+
+def note(shelf: Shelf, backup: str, problem: str) -> None:
+    shelf.ledger.backups.checked(backup, "nas", problem)
+
+
+UNCLEAR: dict[str, tuple[Callable[[Shelf, str], object], str]] = {
+    "another key": (
+        lambda shelf, _: setattr(shelf, "trust", Trust({"web1": STRANGER.public_key})),
+        "it is signed by the unknown key ",
+    ),
+    "no key": (lambda shelf, _: setattr(shelf, "trust", Trust()), "no signature is known here"),
+    "no sidecar": (
+        lambda shelf, backup: beside(path_of(shelf, backup), sidecar_name).unlink(),
+        "its sidecar is missing",
+    ),
+    "another sidecar": (
+        lambda shelf, backup: beside(path_of(shelf, backup), sidecar_name).write_text("x"),
+        "its sidecar does not agree with its manifest",
+    ),
+    "another name": (copy_manifest, "its manifest lies under the name copy.manifest.json"),
+    "no manifest": (
+        lambda shelf, backup: beside(path_of(shelf, backup), manifest_name).write_text("{"),
+        "its manifest cannot be read",
+    ),
+    "a signer unknown when it was read": (
+        lambda shelf, backup: note(shelf, backup, "it is signed by the unknown key 1234…5678"),
+        "it is signed by the unknown key 1234…5678",
+    ),
+    "a second manifest when it was read": (
+        lambda shelf, backup: note(
+            shelf, backup, f"a second manifest of it lies at {entry_of(shelf, backup).artifact_key}.x"
+        ),
+        "a second manifest of it lies at shop/",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNCLEAR)
+def test_what_is_unclear_never_goes_and_counts_for_nothing(shelf: Shelf, what: str) -> None:
+    make, reason = UNCLEAR[what]
+    (old,) = shelf.keep(400)
+    make(shelf, old)
+    signer = STRANGER if what == "another key" else SIGNER
+    shelf.keep(350, 340, 320, signer=signer)
+    shelf.database = database(keep_last=3)
+    before = set(shelf.store.sizes())
+    for _ in range(2):
+        assert shelf.rotate(force=True) == Cleared([], None)
+    assert set(shelf.store.sizes()) == before
+    (told,) = (verdict.reason for verdict in shelf.look().plan.verdicts if verdict.reason.startswith(reason))
+    assert old in shelf.ledger.backups.all()
+    assert told if what != "no key" else True
+
+
+def test_a_copy_that_was_gone_and_is_back_is_as_good_as_before(shelf: Shelf) -> None:
+    """As when a disk was not mounted while copies were verified."""
+    old, new = shelf.keep(20, 0)
+    for backup in (old, new):
+        shelf.ledger.backups.checked(backup, "nas", GONE)
+    shelf.database = database(keep_last=1)
+    assert [verdict.reason for verdict in shelf.look().plan.verdicts] == ["no rule keeps it", "keep_last: 1 of 1"]
+
+
+def test_a_copy_that_the_ledger_does_not_know_of_a_broken_backup_is_unclear(shelf: Shelf) -> None:
+    (old,) = shelf.keep(400)
+    shelf.keep(0)
+    elsewhere = entry_of(shelf, old).manifest
+    assert elsewhere is not None
+    shelf.ledger.backups.forget("nas", [old])
+    shelf.ledger.backups.adopt(elsewhere, {"far": "shop/x"})
+    shelf.ledger.backups.checked(old, "far", f"{elsewhere.artifact.name} decodes to another")
+    assert shelf.rotate(force=True).deleted == []
+    assert shelf.look().plan.verdicts[0].reason == "every copy of it that was read is wrong, and this one was not"
+
+
+def test_two_installations_in_one_bucket_leave_each_others_backups(tmp_path: Path) -> None:
+    """Staging keeps seven days and production ninety, of one DATABASE_URL and under one name."""
+    ledgers = [open_ledger(f"sqlite:///{tmp_path / name}.sqlite3") for name in ("production", "staging")]
+    production, staging = (Shelf(tmp_path / "bucket", ledger) for ledger in ledgers)
+    staging.trust = Trust(known={STRANGER.public_key})
+    production.database, staging.database = database(days=90), database(days=7)
+    theirs, ours = [100, 80, 60, 40, 20, 10, 1], [100.5, 30.5, 8.5, 0.5]
+    ids = production.keep(*theirs)
+    mine = staging.keep(*ours, signer=STRANGER)
+    assert staging.rotate(force=True) == Cleared(mine[:-1], None)
+    assert set(production.backups) == {*ids, mine[-1]}
+    assert all(entry_of(production, backup).good for backup in ids)
+    assert production.rotate(force=True) == Cleared(ids[:1], None)
+    assert set(staging.backups) == {*ids[1:], mine[-1]}
+    # A new machine that has signed nothing yet knows nobody, and deletes nothing.
+    staging.trust = Trust()
+    assert staging.rotate(force=True) == Cleared([], None)
+    for ledger in ledgers:
+        ledger.close()
+
+
+def evil(victim: Manifest, created: datetime, signer: Signer, folder: Path) -> Manifest:
+    """A backup of another time whose globals are the victim's artifact."""
+    manifest = replace(
+        manifest_of("shop", created), globals=victim.artifact, globals_raw=Content(1, "0" * 64)
+    )
+    return lay(folder, manifest, signer=signer)
+
+
+@pytest.mark.parametrize("signer", [STRANGER, SIGNER])
+@pytest.mark.parametrize("shape", ["whole", "without its artifact"])
+def test_a_manifest_that_names_anothers_artifact_takes_nothing_with_it(
+    shelf: Shelf, signer: Signer, shape: str
+) -> None:
+    (newest,) = shelf.keep(0)
+    victim = entry_of(shelf, newest).manifest
+    assert victim is not None
+    made = evil(victim, NOW - timedelta(days=500), signer, shelf.folder)
+    if shape != "whole":
+        (shelf.folder / made.artifact.name).unlink()
+    shelf.rotate(force=True)
+    assert entry_of(shelf, newest).good
+    if made.backup in shelf.backups:
+        catalog.remove(shelf.store, entry_of(shelf, made.backup))
+    assert entry_of(shelf, newest).good
+
+
+def test_globals_that_two_backups_share_go_with_the_last_of_them(shelf: Shelf) -> None:
+    """One second, one engine, two forms: their globals have one name."""
+
+    def lay_both(age: float) -> list[Manifest]:
+        created = NOW - timedelta(days=age)
+        one = manifest_of("shop", created)
+        stamp = one.backup.partition("/")[2]
+        roles = File(globals_name("postgres", stamp, ".gz"), 5, hashlib.sha256(b"roles").hexdigest())
+        one = replace(one, globals=roles, globals_raw=Content(1, "0" * 64))
+        other = replace(
+            one, suffix=".dir.tar", artifact=replace(one.artifact, name=f"backup_postgres_{stamp}.dir.tar.gz")
+        )
+        shelf.folder.mkdir(parents=True, exist_ok=True)
+        (shelf.folder / roles.name).write_bytes(b"roles")
+        return [lay(shelf.folder, manifest) for manifest in (one, other)]
+
+    first, second = lay_both(40)
+    pinned = shelf.folder / pin_name(second.artifact.name)
+    pinned.touch()
+    shelf.keep(0)
+    assert first.globals
+    assert shelf.rotate().deleted == [first.backup]
+    assert (shelf.folder / first.globals.name).exists()
+    assert not (shelf.folder / first.artifact.name).exists()
+    pinned.unlink()
+    assert shelf.rotate().deleted == [second.backup]
+    assert not (shelf.folder / first.globals.name).exists()
+
+
+# A shrunk database, and an emptied store
+
+
+def test_a_shrunk_database_halts_until_it_is_accepted(shelf: Shelf) -> None:
+    shelf.database = database(keep_last=3)
+    good = shelf.keep(20, 19, 18)
+    for age in range(15, 3, -1):
+        shelf.keep(age, raw_size=10)
+        assert shelf.rotate().deleted == []
+    assert set(good) < set(shelf.backups)
+    found = shelf.look(force=True)
+    rotation.accept(found, shelf.ledger)
+    assert shelf.ledger.backups.accepted("shop") == NOW - timedelta(days=4)
+    assert shelf.look().plan.halted is None
+    # What is accepted is the database, in every store, and never taken back by an older look.
+    rotation.accept(replace(found, plan=replace(found.plan, newest=NOW - timedelta(days=9))), shelf.ledger)
+    assert shelf.ledger.backups.accepted("shop") == NOW - timedelta(days=4)
+    assert shelf.ledger.backups.accepted("crm") is None
+    assert len(shelf.rotate().deleted) == 12
+    shelf.keep(1, raw_size=4)
+    assert shelf.look().plan.halted
+
+
+def test_nothing_is_accepted_where_nothing_counts(shelf: Shelf) -> None:
+    rotation.accept(shelf.look(force=True), shelf.ledger)
+    assert shelf.ledger.backups.accepted("shop") is None
+
+
+def test_a_store_that_is_empty_and_should_not_be_is_told(shelf: Shelf) -> None:
+    assert shelf.rotate() == Cleared([], None)
+    shelf.keep(40, 20, 0)
+    shelf.folder.rename(shelf.folder.with_name("away"))
+    for force in (False, True):
+        with pytest.raises(UnreachableError) as caught:
+            shelf.look(force=force)
+        assert caught.value.message == (
+            "unable to rotate nas: the ledger knows 3 backups of 'shop' there, and none is there"
+        )
+        assert "larder catalog rebuild" in caught.value.hint
+        assert not caught.value.retryable
+    shelf.folder.with_name("away").rename(shelf.folder)
+    assert len(shelf.rotate().deleted) == 1
 
 
 def test_the_newest_proven_one_stays(shelf: Shelf, ledger: Ledger) -> None:
@@ -156,17 +375,21 @@ def test_the_newest_proven_one_stays(shelf: Shelf, ledger: Ledger) -> None:
 
 
 def test_a_second_manifest_of_a_backup_takes_nothing_with_it(shelf: Shelf) -> None:
-    """Somebody copied a manifest: the copy is broken and old, the backup is kept, and the ledger goes on knowing it."""
+    """Somebody copied a manifest: the copy stays, and is no backup that counts."""
     (old,) = shelf.keep(50)
     shelf.keep(0)
     (manifest,) = shelf.folder.glob(f"*{old[5:]}*.manifest.json")
     copy = manifest.with_name("copy.manifest.json")
     copy.write_bytes(manifest.read_bytes())
     shelf.database = database(keep_last=2)
-    shelf.rotate()
-    assert not copy.exists()
-    assert old in shelf.backups
+    assert shelf.rotate(force=True).deleted == []
+    assert copy.exists()
     assert old in shelf.ledger.backups.all()
+    shelf.database = database(keep_last=1)
+    shelf.keep(1)
+    shelf.rotate(force=True)
+    assert copy.exists()
+    assert old in shelf.backups
 
 
 class Refusing(Local):
