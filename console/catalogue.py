@@ -19,6 +19,10 @@ from larder.stores import open_store
 from tasks import context
 
 
+#: How many foreign files are named: a bucket may be somebody's photo album, too.
+FOREIGN_SHOWN = 20
+
+
 def print_list(name: str | None, store: str | None, *, as_json: bool) -> int:
     """Print the backups of every database, or of one, or in one store; gives the exit code."""
     found = read(store)
@@ -28,8 +32,8 @@ def print_list(name: str | None, store: str | None, *, as_json: bool) -> int:
         output.print_json([_document(one) for one in shelved])
     else:
         _print_table(shelved)
-        for location in found.foreign if name is None else ():
-            output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
+        if name is None:
+            print_foreign(found)
     return exit_code(found, shelved)
 
 
@@ -81,6 +85,14 @@ def find(found: Shelf, backup_id: str, *, good: bool = False) -> Shelved:
     if not wanted:
         raise NotFoundError(f"unable to find backup '{backup_id}'", f"larder list {name} shows what there is")
     return wanted[-1]
+
+
+def print_foreign(found: Shelf) -> None:
+    """Name the files that belong to no backup, on standard error; of many, the first."""
+    for location in found.foreign[:FOREIGN_SHOWN]:
+        output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
+    if len(found.foreign) > FOREIGN_SHOWN:
+        output.err.print(f"[dim]foreign, not touched by Larder:[/] {len(found.foreign) - FOREIGN_SHOWN:,} more")
 
 
 def exit_code(found: Shelf, shelved: Iterable[Shelved]) -> int:

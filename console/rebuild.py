@@ -56,8 +56,7 @@ def _print(found: Rebuilt, backups: int, problems: list[str]) -> None:
         )
     for problem in problems:
         output.out.print(f"  [red]broken[/] {escape(problem)}")
-    for location in found.shelf.foreign:
-        output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
+    catalogue.print_foreign(found.shelf)
     if backups:
         output.out.print("The bytes have not been read: larder verify --all does that")
     else:

@@ -12,6 +12,7 @@ from larder.artifact import Artifact
 from larder.errors import LarderError, RefusedError
 from larder.ledger.runs import Step
 from larder.manifest import Manifest
+from larder.naming import manifest_name
 from larder.progress import Progress, short_size
 from larder.stores import Store, open_store
 from larder.streams import digest_file
@@ -37,6 +38,7 @@ def upload(work: Work) -> None:
     store = open_store(work.store)
     keep_until = retention.kept_until(rotation.policy_of(work.database), manifest.created_at)
     try:
+        _see_that_it_is_there(work, store)
         _put_all(work, store, made, papers, keep_until)
     except LarderError as error:
         raise _with_count(work, error) from None
@@ -48,6 +50,20 @@ def upload(work: Work) -> None:
     work.also = record
     if _is_last(work):
         _see_that_enough_hold(work)
+
+
+def _see_that_it_is_there(work: Work, store: Store) -> None:
+    """Refuse a store in which none of the newest copies is that the ledger knows.
+
+    A disk that is not mounted is an empty folder, and what is written to it then is on the wrong disk.
+    """
+    keys = work.ledger.backups.newest_keys(store.name)
+    if keys and all(store.size(manifest_name(key)) is None for key in keys):
+        raise RefusedError(
+            f"unable to keep a copy in '{store.name}': none of the newest backups that the ledger knows there is there",
+            "see whether its disk is mounted, or the bucket is the right one; "
+            f"if it was emptied on purpose: larder catalog rebuild --store {store.name}",
+        )
 
 
 def _put_all(work: Work, store: Store, made: Artifact, papers: Papers, keep_until: datetime | None) -> None:

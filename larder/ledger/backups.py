@@ -137,6 +137,18 @@ class Backups:
             copy = sa.and_(tables.copies.c.backup == backup_id, tables.copies.c.store == store)
             connection.execute(tables.copies.update().where(copy).values(problem=GONE))
 
+    def newest_keys(self, store: str, limit: int = 3) -> list[str]:
+        """The keys of the newest artifacts that should be in `store`, of whatever database."""
+        query = (
+            sa.select(tables.copies.c.key)
+            .join(tables.backups, tables.backups.c.id == tables.copies.c.backup)
+            .where(tables.copies.c.store == store)
+            .order_by(tables.backups.c.created.desc())
+            .limit(limit)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return list(connection.execute(query).scalars())
+
     def newest_manifest(self, database: str, before: str) -> Previous | None:
         """The database's newest backup that is older than the backup `before`, to be named by its manifest."""
         query = (
@@ -174,6 +186,22 @@ class Backups:
             connection.execute(
                 tables.backups.update().where(tables.backups.c.id == backup_id).values(pinned=pinned)
             )
+
+    def accept(self, database: str, moment: datetime) -> None:
+        """Note that the size of the newest backup, made at `moment`, is right. What was accepted later stands."""
+        this = tables.accepted.c.database == database
+        with self._engine.begin() as connection:
+            before = connection.execute(sa.select(tables.accepted.c.moment).where(this)).scalar()
+            if before is None or before < moment:
+                connection.execute(tables.accepted.delete().where(this))
+                connection.execute(tables.accepted.insert().values(database=database, moment=moment))
+
+    def accepted(self, database: str) -> datetime | None:
+        """When the newest backup had been made as its size was last accepted; None where nobody has yet."""
+        query = sa.select(tables.accepted.c.moment).where(tables.accepted.c.database == database)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            found: datetime | None = connection.execute(query).scalar()
+        return found
 
     def removed(self, database: str | None = None) -> set[tuple[str, str]]:
         """Backup and store of every copy that was deleted on purpose."""

@@ -232,6 +232,34 @@ def test_a_backup_that_somebody_took_away_is_missed(house: House) -> None:
     assert sorted(listed(house)) == sorted(one["backup"] for one in (backups[0], backups[2]))
 
 
+def test_a_disk_that_is_not_mounted_is_not_taken_for_an_empty_store(house: House) -> None:
+    first = back_up(house)
+    (house.folder / "far").rename(house.folder / "unmounted")
+    (house.folder / "far").mkdir()
+    for command in (["list"], ["verify", "--all"]):
+        done = house.larder(*command)
+        assert (done.returncode, "unable to find anything in store 'far'" in done.stderr) == (6, True)
+    second = back_up(house)
+    assert second["stores"] == ["near"]
+    assert "see whether its disk is mounted" in second["warnings"][0]
+    assert list((house.folder / "far").iterdir()) == []
+    status = json.loads(house.larder("status", "--json").stdout)[0]
+    assert (status["safe"], status["missing_stores"]) == (False, ["far"])
+
+    (house.folder / "far").rmdir()
+    (house.folder / "unmounted").rename(house.folder / "far")
+    found = listed(house)
+    assert [found[one["backup"]]["proof"] for one in (first, second)] == ["stored", "stored"]
+    assert found[second["backup"]]["missing_stores"] == ["far"]
+    third = back_up(house)
+    assert third["stores"] == ["far", "near"]
+
+    shutil.rmtree(house.folder / "far")
+    rebuilt = house.larder("catalog", "rebuild", "--store", "far", "--json")
+    assert json.loads(rebuilt.stdout)["gaps"] == [first["backup"], third["backup"]]
+    assert back_up(house)["stores"] == ["far", "near"]
+
+
 def test_a_manifest_of_an_unknown_signer_is_found(house: House) -> None:
     document = back_up(house)
     key = house.larder("keys", "new", "signer", "web1", "--out", str(house.folder / "web1.key"), "--json")
