@@ -18,7 +18,6 @@ from larder.shelf import Shelf, Shelved
 from larder.stores import open_store
 from tasks import context
 
-
 #: How many foreign files are named: a bucket may be somebody's photo album, too.
 FOREIGN_SHOWN = 20
 

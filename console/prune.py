@@ -40,8 +40,8 @@ class _Outcome:
 def prune(name: str | None, *, dry_run: bool, force: bool, as_json: bool) -> int:
     """Apply the retention policy of every database, or of one, in each of its stores; gives the exit code.
 
-    With `dry_run` nothing is deleted. `force` overrules what halts rotation. One store's trouble does not keep the
-    others.
+    With `dry_run` nothing is deleted. `force` overrules what halts rotation, and accepts the sizes that backups have
+    now. One store's trouble does not keep the others.
     """
     settings = context.settings()
     wanted = [settings.database(name)] if name is not None else list(settings.databases.values())
@@ -77,6 +77,8 @@ def _prune(
             force=force,
         )
         if not dry_run:
+            if force:
+                rotation.accept(outcome.found, ledger)
             cleared = rotation.clear(outcome.found, ledger)
             outcome.deleted, outcome.error = cleared.deleted, cleared.problem
             rotation.discard_abandoned(outcome.found.store, database, ledger)

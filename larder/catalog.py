@@ -7,14 +7,14 @@ names, so that pruning `app` cannot touch `app2`. Files that belong to no manife
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from larder.errors import IntegrityError, LarderError, NotFoundError, RefusedError
 from larder.manifest import Manifest, digest_of, sidecar_text
-from larder.naming import MANIFEST_SUFFIX, manifest_name, pin_name, sidecar_name
+from larder.naming import MANIFEST_SUFFIX, artifact_name, globals_name, manifest_name, pin_name, sidecar_name
 from larder.stores import Store
 from larder.trust import Trust
 
@@ -45,6 +45,10 @@ class Entry:
     digest: str | None = None
     #: Whether somebody wants it kept, whatever the retention policy says: its pin lies beside it.
     pinned: bool = False
+    #: Whether its manifest can be read, and nothing is wrong with who signed it. What another says is not acted on.
+    trusted: bool = False
+    #: Whether its very bytes are known to be wrong: a file is missing, or of another size than a trusted manifest says.
+    damaged: bool = False
 
     @property
     def folder(self) -> str:
@@ -69,16 +73,24 @@ class Entry:
         return posixpath.join(self.folder, self.manifest.artifact.name)
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of everything that belongs to this backup, in the order that it is deleted in."""
+    def beside(self) -> tuple[str, ...]:
+        """The keys that its files have by its name, in the order that they are deleted in, whoever put them there."""
         artifact = self.artifact_key
         if manifest_name(artifact) != self.manifest_key:
             # A manifest under another name than its own owns nothing: the artifact may be another's.
-            return (self.manifest_key,)
-        globals_ = self.manifest.globals if self.manifest else None
-        beside = (posixpath.join(self.folder, globals_.name),) if globals_ else ()
+            return ()
+        globals_ = self.manifest.globals if self.manifest and _names_its_globals(self.manifest) else None
+        own = (posixpath.join(self.folder, globals_.name),) if globals_ else ()
         pin = (pin_name(artifact),) if self.pinned else ()
-        return (self.manifest_key, *pin, sidecar_name(artifact), *beside, artifact)
+        return (*pin, sidecar_name(artifact), *own, artifact)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of everything that belongs to this backup, in the order that it is deleted in.
+
+        Anybody can write a manifest that names the files of others: one that is not trusted owns itself alone.
+        """
+        return (self.manifest_key, *self.beside) if self.trusted else (self.manifest_key,)
 
 
 @dataclass(frozen=True)
@@ -116,18 +128,19 @@ def read(store: Store, folder: str = "", trust: Trust = ANYBODY) -> Catalog:
         # Where one raises, those that have not begun are cancelled.
         found = list(readers.map(partial(_entry, store, sizes, trust), keys))
     entries = [_with_pin(entry, sizes) for entry in found if entry is not None]
-    claimed = {key for entry in entries for key in entry.keys}
+    claimed = {key for entry in entries for key in (entry.manifest_key, *entry.beside)}
     return Catalog(folder, tuple(sorted(entries, key=_order)), tuple(sorted(sizes.keys() - claimed)))
 
 
-def remove(store: Store, entry: Entry) -> None:
+def remove(store: Store, entry: Entry, spared: Collection[str] = ()) -> None:
     """Delete a backup from its store: manifest first, artifact last, and see that all of it is gone.
 
-    Raises what the store raises. Done twice is fine.
+    `spared` are keys that another backup claims, and that are left. Raises what the store raises. Done twice is fine.
     """
-    for key in entry.keys:
+    keys = [key for key in entry.keys if key not in spared]
+    for key in keys:
         store.delete(key)
-    left = [key for key in entry.keys if store.size(key) is not None]
+    left = [key for key in keys if store.size(key) is not None]
     if left:
         raise LarderError(
             f"unable to delete backup '{entry.backup}' from {store.name}: {', '.join(left)} is still there",
@@ -150,22 +163,52 @@ def _entry(store: Store, sizes: Mapping[str, int], trust: Trust, key: str) -> En
         manifest = Manifest.from_bytes(data)
     except IntegrityError as error:
         return Entry(key, None, (error.message,), digest)
-    problems = (*_problems(sizes, key, manifest), *_problems_of_papers(store, key, manifest, trust))
+    stranger, misnamed = trust.problem(manifest.signature.key), _misnamed(key, manifest)
+    names = (*misnamed, *_misnamed_globals(manifest))
+    damages = tuple(_damages(sizes, key, manifest))
+    papers = tuple(_problems_of_sidecar(store, key, manifest))
+    problems = ((stranger,) if stranger else ()) + names + damages + papers
     if problems and store.size(key) is None:
         # It was being deleted meanwhile, and its manifest went first.
         return None
-    return Entry(key, manifest, problems, digest)
+    trusted = stranger is None
+    damaged = bool(damages) and trusted and not misnamed
+    return Entry(key, manifest, problems, digest, trusted=trusted, damaged=damaged)
 
 
 def _with_pin(entry: Entry, sizes: Mapping[str, int]) -> Entry:
     return replace(entry, pinned=pin_name(entry.artifact_key) in sizes)
 
 
-def _problems(sizes: Mapping[str, int], key: str, manifest: Manifest) -> Iterator[str]:
-    folder, name = posixpath.split(key)
-    if name != manifest_name(manifest.artifact.name):
-        yield f"its manifest lies under the name {name}"
-    for file in manifest.files:
+def _misnamed(key: str, manifest: Manifest) -> list[str]:
+    name = posixpath.basename(key)
+    wanted = manifest_name(manifest.artifact.name)
+    return [] if name == wanted else [f"its manifest lies under the name {name}"]
+
+
+def _misnamed_globals(manifest: Manifest) -> Iterator[str]:
+    if manifest.globals is not None and not _names_its_globals(manifest):
+        yield f"its globals are called {manifest.globals.name}"
+
+
+def _names_its_globals(manifest: Manifest) -> bool:
+    """Whether the globals, if there are any, have the name that goes with the artifact's, and no other file's."""
+    if manifest.globals is None:
+        return True
+    artifact, engine = manifest.artifact.name, manifest.engine
+    stem, dot, rest = artifact.partition(".")
+    stamp, codec = stem.removeprefix(f"backup_{engine}_"), (dot + rest).removeprefix(manifest.suffix)
+    return (
+        artifact_name(engine, stamp, manifest.suffix, codec) == artifact
+        and globals_name(engine, stamp, codec) == manifest.globals.name
+    )
+
+
+def _damages(sizes: Mapping[str, int], key: str, manifest: Manifest) -> Iterator[str]:
+    folder = posixpath.dirname(key)
+    # What is called otherwise may be another's, whose size is nothing to this one.
+    files = manifest.files if _names_its_globals(manifest) else (manifest.artifact,)
+    for file in files:
         size = sizes.get(posixpath.join(folder, file.name))
         if size is None:
             yield f"{file.name} is missing"
@@ -173,10 +216,7 @@ def _problems(sizes: Mapping[str, int], key: str, manifest: Manifest) -> Iterato
             yield f"{file.name} has {size} bytes, and its manifest says {file.size}"
 
 
-def _problems_of_papers(store: Store, key: str, manifest: Manifest, trust: Trust) -> Iterator[str]:
-    """What is wrong with the manifest's signer, and with the sidecar."""
-    if (problem := trust.problem(manifest.signature.key)) is not None:
-        yield problem
+def _problems_of_sidecar(store: Store, key: str, manifest: Manifest) -> Iterator[str]:
     sidecar = posixpath.join(posixpath.dirname(key), sidecar_name(manifest.artifact.name))
     try:
         # To the letter: `sha256sum -c` reads over several kinds of damage.

@@ -4,7 +4,9 @@ A backup stays when any rule of the policy keeps it. These laws stand above the 
 
 - Only what is at least stored counts. A broken backup is evidence, and takes no good one's place.
 - The newest stored backup and the newest proven one are never deleted, whatever their age.
-- A pinned one is never deleted, nor one whose manifest cannot be read, nor one that is dated in the future.
+- A pinned one is never deleted, nor one that is dated in the future.
+- Broken are bytes that are known to be wrong. Where anything else is the matter (its manifest cannot be read, a signer
+  is unknown, a sidecar is gone), a backup is unclear: it counts for nothing, and is never deleted.
 
 When something about the shelf or the clock is not as it should be, nothing goes until somebody has looked.
 
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from larder.retention_halts import halt
-from larder.retention_rules import Item, Policy, Proof, Verdict, judge, kept_until
+from larder.retention_rules import Item, Policy, Proof, Verdict, judge, kept_until, newest_first
 
 __all__ = ["Item", "Plan", "Policy", "Proof", "Verdict", "kept_until", "plan"]
 
@@ -34,6 +36,8 @@ class Plan:
     verdicts: tuple[Verdict, ...]
     #: Why nothing is deleted, and what to do; None where nothing stands in the way.
     halted: str | None
+    #: When the newest backup that counts was made; None where none does.
+    newest: datetime | None = None
 
     @property
     def held(self) -> bool:
@@ -47,19 +51,22 @@ def plan(
     now: datetime,
     failed_run: str | None = None,
     *,
+    accepted: datetime | None = None,
     force: bool = False,
 ) -> Plan:
     """A verdict for each of one database's backups in one store, in their order.
 
-    `failed_run` is the id of the database's last run, where it failed. When rotation is halted everything stays, and
-    the reasons still tell what the policy alone would do. `force` overrules halts, never the laws.
+    `failed_run` is the id of the database's last run, where it failed. `accepted` is when the newest backup had been
+    made as somebody last said that sizes are right: no size from before it counts any more. When rotation is halted
+    everything stays, and the reasons still tell what the policy alone would do. `force` overrules halts, never laws.
     """
     shelf = list(items)
     verdicts = judge(shelf, policy, now)
-    halted = None if force else halt(shelf, verdicts, policy, now, failed_run)
+    halted = None if force else halt(shelf, verdicts, policy, now, failed_run, accepted)
     if halted is not None:
         verdicts = [verdict if verdict.keep else _held(verdict) for verdict in verdicts]
-    return Plan(tuple(verdicts), halted)
+    counted = newest_first(shelf, now)
+    return Plan(tuple(verdicts), halted, counted[0].created if counted else None)
 
 
 def _held(verdict: Verdict) -> Verdict:

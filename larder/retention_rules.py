@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
 
-Proof = Literal["proven", "stored", "broken"]
+#: `broken` means that the very bytes are known to be wrong. Whatever else is the matter makes a backup `unclear`.
+Proof = Literal["proven", "stored", "broken", "unclear"]
 
 #: How many days a broken backup stays as evidence where the policy has no days.
 EVIDENCE_DAYS = 30
@@ -43,11 +44,13 @@ class Item:
     suffix: str
     proof: Proof
     pinned: bool = False
+    #: What is unclear about an unclear one, as a clause.
+    problem: str = ""
 
     @property
     def stored(self) -> bool:
-        """Whether it counts: it has been read back, at least, and is not known to be broken."""
-        return self.created is not None and self.proof != "broken"
+        """Whether it counts: it has been read back, at least, and nothing is the matter with it."""
+        return self.created is not None and self.proof in ("stored", "proven")
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def _exempt(item: Item, counted: Sequence[Item], policy: Policy, now: datetime) 
     """Why an item stays that no rule looks at; empty for one that they do look at, or that has served its time."""
     if item.created is None:
         return "its manifest cannot be read"
+    if item.proof == "unclear":
+        return item.problem or "it is not clear what it is worth"
     if in_future(item, now):
         return "it is dated in the future: see the clocks"
     if item.stored or item.pinned:

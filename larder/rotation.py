@@ -7,7 +7,8 @@ the laws of retention hold for each by itself, so that neither deletes the newes
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ from larder import catalog
 from larder.catalog import Entry
 from larder.errors import IntegrityError, LarderError, RefusedError
 from larder.ledger import Ledger
-from larder.ledger.backups import Backup
+from larder.ledger.backups import GONE, Backup
 from larder.naming import pin_name
 from larder.retention import Item, Plan, Policy, Proof, Verdict, plan
 from larder.settings import DatabaseSettings
@@ -25,6 +26,9 @@ from larder.trust import Trust
 
 #: How many of a database's runs are looked through for what they began to upload. Older ones were when they were newer.
 RUNS = 1000
+
+#: Of every backup, while neither the configuration nor the ledger knows a key: whose these are, nobody can say.
+_NOBODY_KNOWN = "no signature is known here: larder catalog rebuild, or [signers.NAME], makes them known"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Rotation:
     database: DatabaseSettings
     entries: tuple[Entry, ...]
     plan: Plan
+    #: How many backups of the folder, whosever they are, claim each key.
+    claims: Counter[str]
 
     @property
     def judged(self) -> Iterator[tuple[Entry, Verdict]]:
@@ -78,12 +84,26 @@ def look(
     failed_run: str | None = None,
     force: bool = False,
 ) -> Rotation:
-    """Read the store and judge what it holds; raises what the store raises, and deletes nothing."""
-    entries = catalog.read(store, database.folder, trust).of(database.name)
+    """Read the store and judge what it holds; raises what the store raises, and deletes nothing.
+
+    Raises `RefusedError` where nothing is left of what the ledger knows there: a disk that is not mounted looks so.
+    """
+    found = catalog.read(store, database.folder, trust)
+    entries = found.of(database.name)
     known = ledger.backups.all(database.name)
-    items = [_item(entry, known.get(entry.backup), store.name) for entry in entries]
-    found = plan(items, policy_of(database), now, failed_run, force=force)
-    return Rotation(store, database, tuple(entries), found)
+    if not entries:
+        _see_that_none_is_known(store.name, database.name, known.values())
+    items = [_item(entry, known.get(entry.backup), store.name, trust) for entry in entries]
+    accepted = ledger.backups.accepted(database.name)
+    judged = plan(items, policy_of(database), now, failed_run, accepted=accepted, force=force)
+    claims = Counter(key for entry in found.backups for key in {entry.manifest_key, *entry.beside})
+    return Rotation(store, database, tuple(entries), judged, claims)
+
+
+def accept(found: Rotation, ledger: Ledger) -> None:
+    """Note that somebody has looked and says that the newest backup's size is right, though it may have shrunk."""
+    if found.plan.newest is not None:
+        ledger.backups.accept(found.database.name, found.plan.newest)
 
 
 def clear(found: Rotation, ledger: Ledger) -> Cleared:
@@ -93,9 +113,11 @@ def clear(found: Rotation, ledger: Ledger) -> Cleared:
     """
     deleted: list[str] = []
     refused: list[LarderError] = []
+    claims = found.claims.copy()
     for entry, verdict in found.leaving:
+        spared = {key for key in entry.keys if claims[key] > 1}
         try:
-            _remove(found.store, entry)
+            _remove(found.store, entry, spared)
         except LarderError as error:
             if error.retryable:
                 raise
@@ -104,6 +126,7 @@ def clear(found: Rotation, ledger: Ledger) -> Cleared:
             # Each at once, and whatever happened: a backup is gone as soon as its manifest is, and whoever looks for it
             # has to find that it was on purpose.
             if found.store.size(entry.manifest_key) is None:
+                claims.subtract(entry.keys)
                 _note(found, entry, verdict, ledger)
                 deleted.append(entry.backup)
     return Cleared(deleted, _problem(found, refused))
@@ -125,39 +148,61 @@ def discard_abandoned(store: Store, database: DatabaseSettings, ledger: Ledger) 
     return abandoned
 
 
-def _item(entry: Entry, known: Backup | None, store: str) -> Item:
+def _see_that_none_is_known(store: str, database: str, known: Iterable[Backup]) -> None:
+    count = sum(store in backup.copies for backup in known)
+    if count:
+        raise RefusedError(
+            f"unable to rotate {store}: the ledger knows {count} backup{'s' if count > 1 else ''} of '{database}' "
+            "there, and none is there",
+            "see whether the disk is mounted; if it was emptied on purpose: larder catalog rebuild",
+        )
+
+
+def _item(entry: Entry, known: Backup | None, store: str, trust: Trust) -> Item:
     manifest = entry.manifest
+    proof, problem = _proof(entry, known, store, trust)
     return Item(
         backup=entry.backup,
         created=manifest.created_at if manifest else None,
         raw_size=manifest.raw.size if manifest else 0,
         suffix=manifest.suffix if manifest else "",
-        proof=_proof(entry, known, store),
+        proof=proof,
         pinned=entry.pinned,
+        problem=problem,
     )
 
 
-def _proof(entry: Entry, known: Backup | None, store: str) -> Proof:
-    """What this very copy is worth. One that was read to its end and found wrong is broken, however good it looks."""
-    if not entry.good:
-        return "broken"
-    if known is None:
-        return "stored"
-    copy = known.copies.get(store)
-    if known.proof == "broken" or (copy is not None and copy.problem is not None):
-        return "broken"
-    return "proven" if known.proof == "proven" else "stored"
+def _proof(entry: Entry, known: Backup | None, store: str, trust: Trust) -> tuple[Proof, str]:
+    """What this very copy is worth, and what is unclear about it.
+
+    One that was read to its end and found wrong is broken, however good it looks. What is the matter otherwise may be
+    the matter with this machine: a key that it has not met, a disk that it has not mounted.
+    """
+    if entry.manifest is None or not entry.trusted:
+        return "unclear", next(iter(entry.problems), "")
+    if not trust.configured and not trust.known:
+        return "unclear", _NOBODY_KNOWN
+    copy = known.copies.get(store) if known else None
+    # What was read is what lies in its own place, and no copied manifest.
+    read_wrong = copy is not None and copy.problem not in (None, GONE) and bool(entry.beside)
+    if entry.damaged or read_wrong:
+        return "broken", ""
+    if entry.problems:
+        return "unclear", entry.problems[0]
+    if known is not None and known.proof == "broken" and copy is None:
+        return "unclear", "every copy of it that was read is wrong, and this one was not"
+    return ("proven" if known is not None and known.proof == "proven" else "stored"), ""
 
 
-def _remove(store: Store, entry: Entry) -> None:
+def _remove(store: Store, entry: Entry, spared: Collection[str]) -> None:
     """Delete a backup, unless somebody has pinned it since the store was read."""
     if store.size(pin_name(entry.artifact_key)) is None:
-        catalog.remove(store, entry)
+        catalog.remove(store, entry, spared)
 
 
 def _note(found: Rotation, entry: Entry, verdict: Verdict, ledger: Ledger) -> None:
-    # A second manifest of one backup, which somebody copied, is not the backup.
-    if not any(other.backup == entry.backup and kept.keep for other, kept in found.judged):
+    # What is not in its own place, such as a copied manifest, is not the backup.
+    if not any(other.backup == entry.backup and kept.keep and other.beside for other, kept in found.judged):
         ledger.backups.forget(found.store.name, [entry.backup], f"by its retention policy: {verdict.reason}")
 
 
@@ -166,7 +211,9 @@ def _problem(found: Rotation, refused: list[LarderError]) -> LarderError | None:
     missing = [
         entry.backup
         for entry, verdict in found.judged
-        if verdict.keep and there is not None and entry.manifest_key not in there
+        if verdict.keep
+        and there is not None
+        and (entry.manifest_key not in there or (entry.good and entry.artifact_key not in there))
     ]
     if missing:
         return IntegrityError(

@@ -145,6 +145,14 @@ removed = Table(
     Column("reason", Text, nullable=False),
 )
 
+#: When the newest backup had been made as somebody said that a database is as small as it should be.
+accepted = Table(
+    "accepted",
+    metadata,
+    Column("database", String(63), primary_key=True),
+    Column("moment", Moment, nullable=False),
+)
+
 #: The keys that this ledger's hosts sign manifests with, and those found by a rebuild.
 signers = Table(
     "signers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -191,12 +191,26 @@ def in_parallel(
 ) -> Iterator[tuple[Item, Result]]:
     """Do `work` with each of `items`, so many at a time, and give each back with its result as it is done.
 
-    The first failure is raised, once what was under way has ended; nothing else is begun.
+    Items are taken not much sooner than there is a thread for them. The first failure, of an item or of `items`, is
+    raised once what was under way has ended; nothing else is begun.
     """
+    under_way: dict[Future[Result], Item] = {}
+
+    def done(at_most: int) -> Iterator[tuple[Item, Result]]:
+        """What is done by now, and as it is done until `at_most` are left."""
+        while under_way:
+            patience = None if len(under_way) > at_most else 0
+            found, _ = wait(under_way, patience, FIRST_COMPLETED)
+            if not found:
+                return
+            for future in found:
+                yield under_way.pop(future), future.result()
+
     with ThreadPoolExecutor(threads, thread_name_prefix="s3") as pool:
-        futures = {pool.submit(work, item): item for item in items}
         try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            for item in items:
+                under_way[pool.submit(work, item)] = item
+                yield from done(at_most=2 * threads)
+            yield from done(at_most=0)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

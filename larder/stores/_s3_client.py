@@ -9,9 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 from botocore.config import Config
 
 from larder import secret
+from larder.stores._s3_source import Slice
 from larder.stores.s3 import S3Settings
 
 #: Seconds that a server may take to accept a connection.
@@ -22,6 +24,9 @@ READ_TIMEOUT = 60
 
 #: How often boto3 sends a request in all, a little later each time.
 ATTEMPTS = 4
+
+#: Our word among botocore's for how a request is signed.
+_SIGNATURE = "larder-s3v4"
 
 _DATE = re.compile(rb"<LastModified>[^<]*</LastModified>")
 
@@ -43,8 +48,29 @@ def make_client(settings: S3Settings) -> Any:
     )
     client = session.client("s3", endpoint_url=settings.endpoint, config=config)
     client.meta.events.register("before-parse.s3", _look_at)
+    for operation in ("PutObject", "UploadPart"):
+        client.meta.events.register(f"choose-signer.s3.{operation}", _choose_signer)
     _hide(session)
     return client
+
+
+class _Signer(S3SigV4Auth):  # type: ignore[misc]
+    """Signs a part's SHA-256 as it is known. botocore would read all of it once more to find it out."""
+
+    def payload(self, request: Any) -> str:
+        """The SHA-256 of the request's body, in hexadecimal digits, or what stands for it."""
+        if isinstance(request.body, Slice):
+            return request.body.sha256.hex()
+        return str(super().payload(request))
+
+
+AUTH_TYPE_MAPS[_SIGNATURE] = _Signer
+
+
+def _choose_signer(signature_version: Any, context: dict[str, Any], **_: object) -> str | None:
+    """Ours in the place of botocore's usual one, and of no other: not of those for S3 Express, nor of none at all."""
+    usual = context.get("auth_type") in {None, "v4"} and signature_version in {"v4", "s3v4"}
+    return _SIGNATURE if usual else None
 
 
 def _look_at(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:

@@ -45,6 +45,9 @@ _PASSING = {
     "XAmzContentSHA256Mismatch",
 }  # fmt: skip
 
+#: The same at the end of an upload: the list of its parts, or one of them, was cut on its way.
+_CUT = {"EntityTooSmall", "MalformedXML"}
+
 _FULL = {
     "EntityTooLarge",
     "InsufficientStorage",
@@ -150,11 +153,19 @@ def _answered(what: str, error: ClientError) -> LarderError:
         return RefusedError(said, LOCK_HINT)
     if code in _HINTS:
         return RefusedError(said, _HINTS[code])
-    if code in _PASSING or status == 429 or (status >= 500 and status != 501):
+    if code in _PASSING or status == 429 or _passes(error.operation_name, code, status):
         return UnreachableError(
             said, "the server is busy, or in trouble: if it lasts, see its own status page"
         )
     return RefusedError(said)
+
+
+def _passes(operation: str, code: str, status: int) -> bool:
+    """Whether it passes where this operation is told so."""
+    if operation == "CompleteMultipartUpload" and code in _CUT:
+        return True
+    # A server that lacks something says so when an upload is begun.
+    return status >= 500 and (status != 501 or operation == "UploadPart")
 
 
 def _words(error: ClientError) -> str:

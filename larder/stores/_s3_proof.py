@@ -56,7 +56,7 @@ def is_honest(bucket: Bucket, key: str) -> bool:
 
 def _is_vouched_for(bucket: Bucket, key: str, found: dict[str, Any], source: Source) -> bool:
     # What is small is read sooner than a server is tried.
-    if len(source.parts) == 1 or bucket.settings.read_back:
+    if source.count == 1 or bucket.settings.read_back:
         return False
     return found.get("ChecksumSHA256") in source.checksums and is_honest(bucket, key)
 

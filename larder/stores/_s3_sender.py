@@ -99,7 +99,8 @@ class Sender:
                 if status_of(error) == 409 and conflicts < _CONFLICTS:
                     conflicts += 1
                     time.sleep(_CONFLICT_WAIT)
-                elif not traits.learn(error, used):
+                elif operation == "upload_part" or not traits.learn(error, used):
+                    # A server that takes an upload takes its parts: there, what it lacks would be a passing failure.
                     raise self._meaning(error) from error
 
     def _checksums(self, part: Part | None, *, locked: bool) -> dict[str, dict[str, str]]:

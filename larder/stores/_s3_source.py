@@ -7,8 +7,10 @@ import errno
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from larder.errors import IntegrityError, LarderError
 from larder.streams import CHUNK
@@ -39,14 +41,39 @@ class Part:
         return encoded(self.sha256)
 
 
-@dataclass(frozen=True)
 class Source:
-    """A file, and what it had in it when it was read."""
+    """A file that has SHA-256 `sha256`, in hexadecimal digits, and its parts of about `part_size` bytes.
 
-    path: Path
-    size: int
-    sha256: bytes
-    parts: tuple[Part, ...]
+    It is read once, as its parts are asked for: what has been read can be sent while the rest is not yet known.
+    """
+
+    def __init__(self, path: Path, sha256: str, part_size: int) -> None:
+        if not path.is_file():
+            raise LarderError(f"unable to keep {path}: it is not there", "start a new backup")
+        self.path = path
+        self.size = path.stat().st_size
+        self._part_size = _part_size(self.size, part_size)
+        #: How many parts it has.
+        self.count = max(1, -(-self.size // self._part_size))
+        self._sha256 = sha256
+        self._whole = hashlib.sha256()
+        self._known: list[Part] = []
+
+    def __iter__(self) -> Iterator[Part]:
+        """Each part, as soon as it has been read.
+
+        Raises `IntegrityError` in the place of the last where the file is not what its SHA-256 says: whoever has seen
+        all parts has seen the right ones.
+        """
+        for number in range(1, self.count + 1):
+            if number > len(self._known):
+                self._known.append(self._read(number))
+            yield self._known[number - 1]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All of them: the file is read to its end. Raises what iterating raises."""
+        return tuple(self)
 
     @property
     def checksums(self) -> set[str]:
@@ -55,48 +82,57 @@ class Source:
         The second is the digest of the parts' digests; Amazon writes their number after it.
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
         """
-        composite = encoded(hashlib.sha256(b"".join(part.sha256 for part in self.parts)).digest())
-        return {encoded(self.sha256), composite, f"{composite}-{len(self.parts)}"}
+        joined = b"".join(part.sha256 for part in self.parts)
+        composite = encoded(hashlib.sha256(joined).digest())
+        return {encoded(self._whole.digest()), composite, f"{composite}-{self.count}"}
+
+    def size_of(self, number: int) -> int | None:
+        """The size in bytes of the part with this number, or None where there is no such part."""
+        if not 1 <= number <= self.count:
+            return None
+        return min(self._part_size, self.size - (number - 1) * self._part_size)
 
     def slice(self, part: Part) -> Slice:
         """The bytes of `part`, to read and close."""
-        return Slice(self.path, part.offset, part.size)
+        return Slice(self.path, part)
 
     def md5(self, part: Part) -> bytes:
         """The MD5 of `part`, by which servers that do not know SHA-256 tell it."""
         with self.slice(part) as content:
             return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).digest()
 
-
-def read_source(path: Path, sha256: str, part_size: int) -> Source:
-    """Read the file at `path` once, and cut it into parts of about `part_size` bytes.
-
-    Raises `IntegrityError` where it is not what `sha256`, in hexadecimal digits, says.
-    """
-    if not path.is_file():
-        raise LarderError(f"unable to keep {path}: it is not there", "start a new backup")
-    part_size = _part_size(path.stat().st_size, part_size)
-    whole, offset = hashlib.sha256(), 0
-    parts: list[Part] = []
-    with path.open("rb", buffering=0) as content:
-        while True:
-            found, size = hashlib.sha256(), 0
-            while size < part_size and (data := content.read(min(CHUNK, part_size - size))):
+    def _read(self, number: int) -> Part:
+        """Read the next part. The same bytes go into both digests, so that no part can differ from the whole."""
+        whole, found = self._whole.copy(), hashlib.sha256()
+        offset, size = (number - 1) * self._part_size, 0
+        wanted = self.size_of(number) or 0
+        with self.path.open("rb", buffering=0) as content:
+            content.seek(offset)
+            while size < wanted and (data := content.read(min(CHUNK, wanted - size))):
                 whole.update(data)
                 found.update(data)
                 size += len(data)
-            if not size and parts:
-                break
-            parts.append(Part(len(parts) + 1, offset, size, found.digest()))
-            offset += size
-            if size < part_size:
-                break
-    if whole.hexdigest() != sha256:
-        raise IntegrityError(
-            f"unable to keep {path}: it has SHA-256 {whole.hexdigest()}, and should have {sha256}",
+            if number == self.count or size < wanted:
+                longer = _add_rest(whole, content)
+                if longer or size < wanted or whole.hexdigest() != self._sha256:
+                    raise self._changed(whole.hexdigest())
+        self._whole = whole
+        return Part(number, offset, size, found.digest())
+
+    def _changed(self, sha256: str) -> IntegrityError:
+        return IntegrityError(
+            f"unable to keep {self.path}: it has SHA-256 {sha256}, and should have {self._sha256}",
             "start a new backup; if it happens again, see the system's log for disk or memory errors",
         )
-    return Source(path, offset, whole.digest(), tuple(parts))
+
+
+def _add_rest(digest: Any, content: io.FileIO) -> bool:
+    """Have `digest` take in what is left of `content`, and say whether there was anything."""
+    found = False
+    while data := content.read(CHUNK):
+        digest.update(data)
+        found = True
+    return found
 
 
 def _part_size(size: int, wanted: int) -> int:
@@ -106,14 +142,16 @@ def _part_size(size: int, wanted: int) -> int:
 
 
 class Slice(io.RawIOBase):
-    """A stretch of a file that looks like a file of its own. boto3 reads it twice: to sign it, and to send it."""
+    """A stretch of a file that looks like a file of its own."""
 
-    def __init__(self, path: Path, offset: int, size: int) -> None:
+    def __init__(self, path: Path, part: Part) -> None:
         super().__init__()
+        #: What it should have: the signature of a request says so.
+        self.sha256 = part.sha256
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._offset = offset
-        self._size = size
+        self._offset = part.offset
+        self._size = part.size
         self._at = 0
 
     def readable(self) -> bool:

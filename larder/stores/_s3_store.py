@@ -16,7 +16,7 @@ from larder.stores._s3_bucket import Bucket
 from larder.stores._s3_check import check
 from larder.stores._s3_errors import code_of, status_of, told
 from larder.stores._s3_reader import Reader
-from larder.stores._s3_source import read_source
+from larder.stores._s3_source import Source
 from larder.stores._s3_upload import Upload
 from larder.stores.s3 import S3Settings
 from larder.streams import CHUNK
@@ -49,8 +49,8 @@ class S3(Store):
         """
         self._bucket.path(key)
         with told(f"unable to keep {self.location(key)}"):
-            read = read_source(source, sha256, self.settings.part_size)
-            Upload(self._bucket, key, read, keep_until).run(progress)
+            file = Source(source, sha256, self.settings.part_size)
+            Upload(self._bucket, key, file, keep_until).run(progress)
 
     def open(self, key: str) -> BinaryIO:
         """The bytes under `key`, as a file to read and close; raises `NotFoundError` where there is none."""

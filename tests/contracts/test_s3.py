@@ -17,10 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
@@ -35,10 +39,14 @@ from larder.errors import (
 )
 from larder.progress import Progress
 from larder.stores import Store, _s3_check, _s3_reader, open_store
+from larder.stores._s3_bucket import in_parallel
+from larder.stores._s3_client import _Signer
 from larder.stores._s3_errors import plain
-from larder.stores._s3_source import MOST_PARTS, Source, _part_size, read_source
+from larder.stores._s3_source import MOST_PARTS, Source, _part_size
 from larder.stores.s3 import S3Settings
 from tests.object_storage import (
+    ACCESS_KEY,
+    REGION,
     SECRET_KEY,
     Bucket,
     Fault,
@@ -50,6 +58,7 @@ from tests.object_storage import (
     answer_afterwards,
     cut_request,
     cut_response,
+    drop,
     environment_for,
     faults,
     flip_request,
@@ -134,9 +143,9 @@ def cloud(object_server: ObjectServer, bucket: Bucket, tmp_path: Path) -> Iterat
         proxy.__exit__()
 
 
-def once(operation: str, fault: Fault, part: int | None = None) -> FaultMaker:
-    """A fault for the first such request of the key."""
-    left = [fault]
+def once(operation: str, fault: Fault, part: int | None = None, times: int = 1) -> FaultMaker:
+    """A fault for the first such request of the key, or the first so many."""
+    left = [fault] * times
 
     def decide(request: Request) -> Fault | None:
         wanted = (request.operation, request.key, request.part) == (operation, PATH, part)
@@ -232,19 +241,24 @@ def test_parts_are_sent_at_one_time(cloud: Open) -> None:
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("fault", [flip_request(70_000), cut_request(70_000)], ids=["flip", "cut"])
-def test_what_a_credulous_server_keeps_altered_is_found_and_deleted(
+def test_what_a_credulous_server_keeps_altered_is_found_and_sent_once_more(
     cloud: Open, content: bytes, fault: Fault
 ) -> None:
-    part = None if content is SMALL else 3
-    here = cloud(honest=False)
+    operation, part = ("PutObject", None) if content is SMALL else ("UploadPart", 3)
+    here, progress = cloud(honest=False), Progress()
     if content is LARGE and fault.kind == "cut request":
         content = LARGE + SMALL
-    here.proxy.fault = once("UploadPart" if part else "PutObject", fault, part)
+    here.proxy.fault = once(operation, fault, part)
+    here.put(content, progress=progress)
+    assert here.proxy.sent("DeleteObject") == 1
+    assert here.bucket.objects() == {PATH: content}
+    assert progress.done == len(content)
+
+    here.store.delete(KEY)
+    here.proxy.fault = once(operation, fault, part, times=2)
     with pytest.raises(IntegrityError, match=r"unable to keep s3://.*came back .* which were deleted"):
         here.put(content)
     assert (here.bucket.objects(), here.bucket.uploads()) == ({}, {})
-    here.put(content)
-    assert here.bucket.objects() == {PATH: content}
 
 
 def test_what_may_not_be_deleted_is_told(cloud: Open) -> None:
@@ -285,6 +299,62 @@ def test_nothing_is_sent_of_what_has_changed(cloud: Open, tmp_path: Path) -> Non
     assert here.sent() == []
 
 
+@pytest.mark.parametrize("honest", [True, False])
+def test_nothing_is_made_of_parts_of_what_has_changed(cloud: Open, tmp_path: Path, *, honest: bool) -> None:
+    here, source = cloud(honest=honest), tmp_path / "changed"
+    source.write_bytes(LARGE)
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=r"changed: it has SHA-256 .*, and should have"):
+            here.store.put(KEY, source, hashlib.sha256(OTHER).hexdigest())
+        assert (here.bucket.objects(), here.bucket.uploads()) == ({}, {})
+    assert here.proxy.sent("UploadPart", part=2) == 2
+    assert here.proxy.sent("UploadPart", part=3) == here.proxy.sent("CompleteMultipartUpload") == 0
+    assert here.proxy.sent("AbortMultipartUpload") == 3
+
+
+def test_what_changes_while_it_is_sent_is_not_kept(cloud: Open) -> None:
+    """The first part arrives while the last has not been read."""
+    content, here = random.Random(5).randbytes(5 * PART), cloud(parallel=1)
+
+    def change(request: Request) -> Fault | None:
+        if request.operation == "UploadPart" and not is_trial(request) and request.part == 1:
+            with (here.folder / "source").open("r+b") as source:
+                source.seek(-1, os.SEEK_END)
+                source.write(bytes([content[-1] ^ 1]))
+        return None
+
+    here.proxy.fault = change
+    with pytest.raises(IntegrityError, match="and should have"):
+        here.put(content)
+    assert (here.bucket.objects(), here.bucket.uploads()) == ({}, {})
+
+
+def test_what_is_sent_is_signed_with_the_digest_that_is_known(cloud: Open) -> None:
+    here = cloud()
+    here.put(SMALL)
+    here.put(LARGE, KEY + "2")
+    parts = [LARGE[:PART], LARGE[PART : 2 * PART], LARGE[2 * PART :]]
+    (small,) = here.proxy.select("PutObject")
+    large = [here.proxy.select("UploadPart", part=number)[-1] for number in (1, 2, 3)]
+    for request, content in zip([small, *large], [SMALL, *parts], strict=True):
+        assert request.headers["x-amz-content-sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_part_is_signed_as_botocore_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: datetime(2025, 10, 16))  # noqa: DTZ001
+    path = tmp_path / "source"
+    path.write_bytes(SMALL)
+    file = Source(path, hashlib.sha256(SMALL).hexdigest(), PART)
+
+    def signed(signer: Any) -> str:
+        with file.slice(file.parts[0]) as body:
+            request = AWSRequest("PUT", "http://127.0.0.1/bucket/key", data=body)
+            signer(Credentials(ACCESS_KEY, SECRET_KEY), "s3", REGION).add_auth(request)
+        return str(request.headers["Authorization"])
+
+    assert signed(_Signer) == signed(S3SigV4Auth)
+
+
 # Going on.
 
 
@@ -309,7 +379,13 @@ def test_the_upload_with_most_good_parts_is_gone_on_with(cloud: Open) -> None:
     here = cloud()
     name = {"Bucket": here.bucket.name, "Key": PATH}
     contents = [LARGE[:PART], LARGE[PART : 2 * PART], LARGE[2 * PART :]]
-    for parts in ({1: contents[0]}, {1: contents[0], 3: contents[2]}, {1: contents[1], 2: contents[2]}):
+    # The last two have none: what is there has the wrong size, or other bytes.
+    for parts in (
+        {1: contents[0]},
+        {1: contents[0], 3: contents[2]},
+        {1: contents[2]},
+        {number + 1: bytes(len(content)) for number, content in enumerate(contents)},
+    ):
         upload = here.bucket.client.create_multipart_upload(**name)["UploadId"]
         for number, content in parts.items():
             here.bucket.client.upload_part(**name, UploadId=upload, PartNumber=number, Body=content)
@@ -317,13 +393,82 @@ def test_the_upload_with_most_good_parts_is_gone_on_with(cloud: Open) -> None:
     credulous = cloud(honest=False)
     credulous.put(LARGE)
     assert [credulous.proxy.sent("UploadPart", part=number) for number in (2, 3)] == [1, 0]
-    assert here.bucket.objects() == {PATH: LARGE}
-    assert len(here.bucket.uploads()) == 2
+    assert (here.bucket.objects(), here.bucket.uploads()) == ({PATH: LARGE}, {})
+    here.bucket.client.create_multipart_upload(**name)
     here.store.discard(KEY[:-1])
     assert here.store.unfinished() == [KEY]
     here.store.discard(KEY)
     assert (here.bucket.uploads(), here.store.unfinished()) == ({}, [])
     here.store.discard(KEY)
+
+
+def test_bad_parts_among_good_ones_are_replaced(cloud: Open) -> None:
+    here = cloud(honest=False)
+    name = {"Bucket": here.bucket.name, "Key": PATH}
+    upload = here.bucket.client.create_multipart_upload(**name)["UploadId"]
+    for number, content in {1: bytes(PART), 2: LARGE[PART : 2 * PART], 3: bytes(7)}.items():
+        here.bucket.client.upload_part(**name, UploadId=upload, PartNumber=number, Body=content)
+    here.put(LARGE)
+    # One of part 1 is the trial.
+    assert [here.proxy.sent("UploadPart", part=number) for number in (1, 2, 3)] == [2, 0, 1]
+    assert here.bucket.objects() == {PATH: LARGE}
+
+
+def test_a_part_that_was_cut_is_replaced(cloud: Open) -> None:
+    here = cloud(honest=False, fault=once("UploadPart", cut_request(70_000), part=2))
+    with pytest.raises(UnreachableError, match="CompleteMultipartUpload: EntityTooSmall") as caught:
+        here.put(LARGE)
+    assert caught.value.retryable
+    before = len(here.sent())
+    here.put(LARGE)
+    assert [name for name in here.sent(before) if name.startswith("UploadPart")] == ["UploadPart 2"]
+    assert here.bucket.objects() == {PATH: LARGE}
+
+
+def test_a_list_of_parts_that_was_cut_is_sent_again(cloud: Open) -> None:
+    here = cloud(fault=once("CompleteMultipartUpload", cut_request(70)))
+    with pytest.raises(UnreachableError, match="CompleteMultipartUpload: MalformedXML") as caught:
+        here.put(LARGE)
+    assert caught.value.retryable
+    before = len(here.sent())
+    here.put(LARGE)
+    assert not [name for name in here.sent(before) if name.startswith("UploadPart")]
+    assert here.bucket.objects() == {PATH: LARGE}
+
+
+def test_other_uploads_of_what_is_kept_are_given_up(cloud: Open) -> None:
+    # The answer to the first creation of the upload that counts is lost, and the trial may not be given up.
+    numbers = count()
+
+    def decide(request: Request) -> Fault | None:
+        if request.operation == "CreateMultipartUpload" and next(numbers) == 1:
+            return lose_answer()
+        return once_denied(request)
+
+    once_denied = once("AbortMultipartUpload", answer(403, "AccessDenied"))
+    here = cloud(fault=decide)
+    for key in (PATH, PATH + "2"):
+        here.bucket.client.create_multipart_upload(Bucket=here.bucket.name, Key=key)
+    here.put(LARGE)
+    assert here.bucket.objects() == {PATH: LARGE}
+    assert [key for key, _ in here.bucket.uploads()] == [PATH + "2"]
+
+
+@pytest.mark.parametrize("operation", ["ListMultipartUploads", "AbortMultipartUpload"])
+@pytest.mark.parametrize("fault", [answer(403, "AccessDenied"), cut_response(40), drop()], ids=str)
+def test_what_is_kept_is_kept_whatever_is_left_behind(
+    cloud: Open, monkeypatch: pytest.MonkeyPatch, operation: str, fault: Fault
+) -> None:
+    monkeypatch.setattr("larder.stores._s3_client.ATTEMPTS", 2)
+    here = cloud()
+    here.bucket.client.create_multipart_upload(Bucket=here.bucket.name, Key=PATH)
+    here.proxy.fault = lambda request: (
+        fault if request.operation == operation and here.proxy.sent("CompleteMultipartUpload") else None
+    )
+    here.put(LARGE)
+    assert here.bucket.objects() == {PATH: LARGE}
+    here.put(SMALL, KEY + "2")
+    assert here.proxy.requests[-1].operation == "GetObject"
 
 
 KILLED = """
@@ -403,10 +548,15 @@ def test_who_was_first_stays(cloud: Open, operation: str, content: bytes) -> Non
     here.put(content)
     assert (here.bucket.objects(), here.bucket.uploads()) == ({PATH: content}, {})
     here.store.delete(KEY)
-    here.proxy.fault = behind(operation, lambda: here.bucket.put(PATH, content[::-1]))
-    with pytest.raises(IntegrityError, match="a file with other content is there, which was left as it is"):
-        here.put(content)
-    assert (here.bucket.objects(), here.bucket.uploads()) == ({PATH: content[::-1]}, {})
+    for other, perhaps in ((content[::-1], True), (content[:-1], False)):
+        here.bucket.empty()
+        here.proxy.fault = behind(operation, lambda other=other: here.bucket.put(PATH, other))
+        with pytest.raises(
+            IntegrityError, match="a file with other content is there, which was left as it is"
+        ) as caught:
+            here.put(content)
+        assert ("may be a damaged copy" in caught.value.hint) == perhaps
+        assert (here.bucket.objects(), here.bucket.uploads()) == ({PATH: other}, {})
 
 
 def test_who_came_later_is_left(cloud: Open) -> None:
@@ -447,6 +597,18 @@ def test_a_server_without_checksums_is_sent_none(cloud: Open, content: bytes) ->
     taken = here.proxy.select("PutObject" if content is SMALL else "UploadPart", kept=True)
     assert all("content-md5" in request.headers for request in taken)
     assert here.proxy.sent("GetObject") == len(taken)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_part_that_is_refused_does_not_end_checksums(cloud: Open, number: int) -> None:
+    here = cloud(fault=once("UploadPart", answer(501, "NotImplemented"), part=number))
+    with pytest.raises(UnreachableError, match="UploadPart: NotImplemented") as caught:
+        here.put(LARGE)
+    assert caught.value.retryable
+    here.put(LARGE)
+    assert "x-amz-checksum-sha256" in here.proxy.select("UploadPart", part=number)[-1].headers
+    assert here.proxy.sent("GetObject") == 0
+    assert here.bucket.objects() == {PATH: LARGE}
 
 
 @pytest.mark.parametrize(("operation", "content"), [("PutObject", SMALL), ("CompleteMultipartUpload", LARGE)])
@@ -954,8 +1116,12 @@ def test_there_are_never_too_many_parts() -> None:
 def test_parts_are_the_whole_file(tmp_path: Path, size: int) -> None:
     path, content = tmp_path / "source", random.Random(size).randbytes(size)
     path.write_bytes(content)
-    source: Source = read_source(path, hashlib.sha256(content).hexdigest(), 100)
-    assert len(source.parts) == max(1, -(-size // 100))
+    source = Source(path, hashlib.sha256(content).hexdigest(), 100)
+    assert (source.size, source.count) == (size, max(1, -(-size // 100)))
+    assert [part.size for part in source.parts] == [
+        source.size_of(number) for number in range(1, source.count + 1)
+    ]
+    assert source.size_of(0) is source.size_of(source.count + 1) is None
     pieces = []
     for part in source.parts:
         with source.slice(part) as piece:
@@ -963,6 +1129,49 @@ def test_parts_are_the_whole_file(tmp_path: Path, size: int) -> None:
         assert hashlib.sha256(pieces[-1]).digest() == part.sha256
         assert len(pieces[-1]) == part.size
     assert b"".join(pieces) == content
+
+
+@pytest.mark.parametrize("change", [b"x" * 250, b"x" * 251, b"x" * 150, b"x" * 100, b""], ids=len)
+def test_the_last_part_of_what_has_changed_is_not_given(tmp_path: Path, change: bytes) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"x" * 249 + b"y")
+    source = Source(path, hashlib.sha256(path.read_bytes()).hexdigest(), 100)
+    assert next(iter(source)).size == 100
+    path.write_bytes(change)
+    found = []
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=hashlib.sha256(change or b"x" * 100).hexdigest()):
+            found += list(source)
+        assert found == []
+
+
+def test_what_grows_after_its_end_is_not_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"x" * 250)
+    source = Source(path, hashlib.sha256(b"x" * 251).hexdigest(), 100)
+    path.write_bytes(b"x" * 251)
+    with pytest.raises(IntegrityError):
+        assert source.parts
+
+
+def test_work_is_not_taken_long_before_it_is_done() -> None:
+    begun, gate = [], threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            begun.append(number)
+            if len(begun) == 5:
+                gate.set()
+            yield number
+
+    def work(number: int) -> int:
+        assert gate.wait(60)
+        return number * 2
+
+    found = in_parallel(work, items(), 2)
+    first = next(found)
+    assert len(begun) == 5
+    assert dict([first, *found]) == {number: number * 2 for number in range(100)}
 
 
 # Its keys.

@@ -145,6 +145,11 @@ def test_a_pinned_backup_stays_even_when_the_ledger_is_lost(house: House) -> Non
     assert {one["backup"]: one["pinned"] for one in json.loads(done.stdout)}[old] is True
     assert "foreign" not in done.stderr
     assert house.larder("unpin", old).stdout == f"{old} is not pinned\n"
+    # A ledger that knows nobody deletes nothing.
+    document = prune(house, "--force")
+    assert document["deleted"] == []
+    assert document["backups"][0]["reason"].startswith("no signature is known here: larder catalog rebuild")
+    assert house.larder("catalog", "rebuild").returncode == 0
     assert prune(house)["deleted"] == [old]
     assert not list(house.backups.glob("*.pin"))
 
@@ -223,7 +228,59 @@ def test_an_emptied_database_halts_rotation_and_the_operator_overrules_it(house:
     assert done.returncode == 1
     assert "halted: " in done.stdout
     assert "would be deleted (it is older than 30 days), but rotation is halted" in done.stdout
+    # However many follow, it is halted until somebody has looked; and to look is not to accept.
+    for _ in range(6):
+        assert "less than half" in back_up(house)["warnings"][0]
+    assert prune(house, "--dry-run", "--force")["halted"] is None
+    assert prune(house, exit_code=1)["deleted"] == []
     assert prune(house, "shop", "--force")["deleted"] == old
+    age(house, [50])
+    assert prune(house, "--dry-run")["halted"] is None
+    assert back_up(house)["warnings"] == []
+    assert len(listed(house)) == 9
+
+
+def test_backups_that_another_key_signed_stay_until_it_is_known(house: House) -> None:
+    """A new machine, with a key and a ledger of its own, on the store of the old one."""
+    back_up(house)
+    old = age(house, [90, 60])
+    (house.backups / ".larder").rename(house.folder / "of the old machine")
+    back_up(house)
+    assert set(old) < set(listed(house))
+    document = prune(house, "--force")
+    assert document["deleted"] == []
+    for one in document["backups"][:3]:
+        assert one["keep"]
+        assert one["reason"].startswith("it is signed by the unknown key ")
+    done = house.larder("prune", "--force")
+    assert "keep    it is signed by the unknown key " in done.stdout
+    assert house.larder("catalog", "rebuild").returncode == 0
+    assert prune(house)["deleted"] == old
+
+
+def test_a_disk_that_is_not_mounted_is_told(house: House) -> None:
+    house.configure(
+        """
+        [databases.shop]
+        url_env = "DATABASE_URL"
+        [stores.disk]
+        path = "disk"
+        """
+    )
+    backup = back_up(house)["backup"]
+    disk, away = house.folder / "disk", house.folder / "away"
+    disk.rename(away)
+    disk.mkdir()
+    done = house.larder("prune", "--json", "--force")
+    assert done.returncode == 6
+    (document,) = json.loads(done.stdout)
+    assert document["error"] == (
+        "unable to rotate disk: the ledger knows 1 backup of 'shop' there, and none is there"
+    )
+    assert "see whether the disk is mounted" in document["hint"]
+    disk.rmdir()
+    away.rename(disk)
+    assert [one["backup"] for one in prune(house)["backups"]] == [backup]
 
 
 def test_a_clock_that_jumped_halts_rotation(house: House) -> None:
@@ -239,24 +296,24 @@ def test_a_clock_that_jumped_halts_rotation(house: House) -> None:
     assert future in listed(house)
 
 
-def obstruct(house: House, backup: str, suffix: str) -> None:
-    """Put a folder where a file of the backup is, or would be: nobody deletes or writes that as a file."""
+def obstruct(house: House, backup: str) -> None:
+    """Put a folder where the backup's artifact is: nobody deletes that as a file."""
     (manifest,) = house.backups.glob(f"*{backup[5:]}*.manifest.json")
-    path = manifest.with_name(manifest.name.replace(".manifest.json", suffix))
-    path.unlink(missing_ok=True)
+    path = manifest.with_name(manifest.name.removesuffix(".manifest.json"))
+    path.unlink()
     path.mkdir()
 
 
 def test_a_store_that_refuses_is_told_and_the_rest_goes_on(house: House) -> None:
     back_up(house)
     first, second = age(house, [60, 50])
-    obstruct(house, first, ".sha256")
+    obstruct(house, first)
     done = house.larder("prune", "--json")
     assert done.returncode == 6
     assert "unable to delete 1 of 2 backups from local: unable to delete " in done.stderr
     assert json.loads(done.stdout)[0]["deleted"] == [first, second]
     third, fourth = age(house, [60, 50])
-    obstruct(house, third, ".sha256")
+    obstruct(house, third)
     document = back_up(house)
     (warning,) = document["warnings"]
     assert warning.startswith("Old backups in local could not all be deleted: unable to delete 1 of 2")

@@ -151,9 +151,7 @@ def test_unclear_ones_change_nothing_for_others_not_even_a_halt(
     whole, without = (plan(shelf, by, NOW, failed, accepted=since) for shelf in (found, others))
     assert whole.halted == without.halted
     assert whole.newest == without.newest
-    left = [
-        verdict for item, verdict in zip(found, whole.verdicts, strict=True) if item.proof != "unclear"
-    ]
+    left = [verdict for item, verdict in zip(found, whole.verdicts, strict=True) if item.proof != "unclear"]
     assert left == list(without.verdicts)
 
 
@@ -223,9 +221,7 @@ def test_another_rule_keeps_no_less(found: list[Item], by: Policy, word: str, co
 def test_a_halt_deletes_nothing_and_says_what_the_policy_would(
     found: list[Item], by: Policy, failed: str | None, since: datetime | None
 ) -> None:
-    halted, open_ = (
-        plan(found, by, NOW, failed, accepted=since, force=forced) for forced in (False, True)
-    )
+    halted, open_ = (plan(found, by, NOW, failed, accepted=since, force=forced) for forced in (False, True))
     assert open_.halted is None
     if failed:
         assert halted.halted
@@ -371,8 +367,9 @@ def test_half_the_size_passes_and_less_halts() -> None:
 
 
 def test_the_last_ten_are_what_sizes_are_compared_with() -> None:
-    huge, before = days_old(20, 19, 18, raw_size=10**9), days_old(*range(10, 0, -1), raw_size=1000)
-    assert halted([*huge, *before, aged(0, raw_size=500)]) == ""
+    larger, before = days_old(*range(20, 10, -1), raw_size=1000), days_old(*range(10, 0, -1), raw_size=600)
+    assert halted([*larger, *before, aged(0, raw_size=300)]) == ""
+    assert "less than half of 600B, the median of the 10" in halted([*larger, *before, aged(0, raw_size=299)])
     assert "what the one before it holds" in halted([aged(DAY), aged(0, raw_size=1)])
 
 

@@ -137,8 +137,7 @@ def test_what_is_broken_counts_for_nothing(shelf: Shelf) -> None:
 
 def test_a_copy_that_was_read_and_found_wrong_is_broken_however_good_it_looks(shelf: Shelf) -> None:
     good, wrong = shelf.keep(90, 50)
-    name = entry_of(shelf, wrong).artifact_key.rpartition("/")[2]
-    shelf.ledger.backups.checked(wrong, "nas", f"{name} has 7 bytes with SHA-256 1, and its manifest says 7 with 2")
+    shelf.ledger.backups.checked(wrong, "nas", "its checksum is another")
     assert [verdict.keep for verdict in shelf.look().plan.verdicts] == [True, True]
     assert shelf.look().plan.verdicts[0].reason == "it is the newest stored backup"
     shelf.keep(0)
@@ -193,15 +192,16 @@ UNCLEAR: dict[str, tuple[Callable[[Shelf, str], object], str]] = {
         lambda shelf, backup: beside(path_of(shelf, backup), manifest_name).write_text("{"),
         "its manifest cannot be read",
     ),
-    "a signer unknown when it was read": (
-        lambda shelf, backup: note(shelf, backup, "it is signed by the unknown key 1234…5678"),
-        "it is signed by the unknown key 1234…5678",
+    "another name, of what was read and is wrong": (
+        lambda shelf, backup: (copy_manifest(shelf, backup), note(shelf, backup, "its bytes are wrong")),
+        "its manifest lies under the name copy.manifest.json",
     ),
-    "a second manifest when it was read": (
-        lambda shelf, backup: note(
-            shelf, backup, f"a second manifest of it lies at {entry_of(shelf, backup).artifact_key}.x"
+    "another key, of what was read and is wrong": (
+        lambda shelf, backup: (
+            note(shelf, backup, "its bytes are wrong"),
+            setattr(shelf, "trust", Trust({"web1": STRANGER.public_key})),
         ),
-        "a second manifest of it lies at shop/",
+        "it is signed by the unknown key ",
     ),
 }
 
@@ -211,16 +211,15 @@ def test_what_is_unclear_never_goes_and_counts_for_nothing(shelf: Shelf, what: s
     make, reason = UNCLEAR[what]
     (old,) = shelf.keep(400)
     make(shelf, old)
-    signer = STRANGER if what == "another key" else SIGNER
+    signer = STRANGER if what.startswith("another key") else SIGNER
     shelf.keep(350, 340, 320, signer=signer)
     shelf.database = database(keep_last=3)
     before = set(shelf.store.sizes())
     for _ in range(2):
         assert shelf.rotate(force=True) == Cleared([], None)
     assert set(shelf.store.sizes()) == before
-    (told,) = (verdict.reason for verdict in shelf.look().plan.verdicts if verdict.reason.startswith(reason))
+    assert any(verdict.reason.startswith(reason) for verdict in shelf.look().plan.verdicts)
     assert old in shelf.ledger.backups.all()
-    assert told if what != "no key" else True
 
 
 def test_a_copy_that_was_gone_and_is_back_is_as_good_as_before(shelf: Shelf) -> None:
@@ -229,7 +228,10 @@ def test_a_copy_that_was_gone_and_is_back_is_as_good_as_before(shelf: Shelf) -> 
     for backup in (old, new):
         shelf.ledger.backups.checked(backup, "nas", GONE)
     shelf.database = database(keep_last=1)
-    assert [verdict.reason for verdict in shelf.look().plan.verdicts] == ["no rule keeps it", "keep_last: 1 of 1"]
+    assert [verdict.reason for verdict in shelf.look().plan.verdicts] == [
+        "no rule keeps it",
+        "keep_last: 1 of 1",
+    ]
 
 
 def test_a_copy_that_the_ledger_does_not_know_of_a_broken_backup_is_unclear(shelf: Shelf) -> None:
@@ -241,7 +243,10 @@ def test_a_copy_that_the_ledger_does_not_know_of_a_broken_backup_is_unclear(shel
     shelf.ledger.backups.adopt(elsewhere, {"far": "shop/x"})
     shelf.ledger.backups.checked(old, "far", f"{elsewhere.artifact.name} decodes to another")
     assert shelf.rotate(force=True).deleted == []
-    assert shelf.look().plan.verdicts[0].reason == "every copy of it that was read is wrong, and this one was not"
+    assert (
+        shelf.look().plan.verdicts[0].reason
+        == "every copy of it that was read is wrong, and this one was not"
+    )
 
 
 def test_two_installations_in_one_bucket_leave_each_others_backups(tmp_path: Path) -> None:

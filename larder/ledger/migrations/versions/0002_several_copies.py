@@ -1,4 +1,4 @@
-"""An upload link for each store, what is known of each copy, what was removed on purpose, signers, slots."""
+"""An upload link for each store, what is known of each copy, what was removed, what was accepted, signers, slots."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,6 +24,11 @@ def upgrade() -> None:
         sa.Column("database", sa.String(63), nullable=False, index=True),
         sa.Column("moment", moment, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "accepted",
+        sa.Column("database", sa.String(63), primary_key=True),
+        sa.Column("moment", moment, nullable=False),
     )
     op.create_table(
         "signers",
