@@ -55,7 +55,7 @@ def _adopt_signers(ledger: Ledger, shelved: Iterable[Shelved]) -> dict[str, str]
         entry.manifest.signature.key: entry.manifest.host
         for one in shelved
         for entry in one.copies.values()
-        if entry.manifest is not None and entry.good
+        if entry.manifest is not None and entry.trusted
     }
     return {key: host for key, host in found.items() if ledger.signers.remember(key, host)}
 

@@ -42,6 +42,8 @@ class Copy:
     entry: Entry
     #: What is known to be wrong with it before its bytes are read.
     faults: tuple[str, ...] = ()
+    #: Whether it is the store's copy, and not what a second manifest calls so.
+    first: bool = True
 
     @property
     def size(self) -> int:
@@ -84,6 +86,9 @@ def record(ledger: Ledger, finding: Finding) -> bool:
     """
     if finding.unread:
         return False
+    if not finding.copy.first or not finding.copy.entry.trusted:
+        # What a stranger has laid there says nothing about the copy of that name.
+        return bool(finding.wrong)
     copy, manifest, store = finding.copy, finding.copy.entry.manifest, finding.copy.store.name
     if manifest is not None and copy.entry.good and not copy.faults:
         ledger.backups.adopt(manifest, {store: copy.entry.artifact_key})
@@ -126,11 +131,13 @@ def copies_of(shelved: Iterable[Shelved], stores: Mapping[str, Store]) -> list[C
     """Every copy of these backups that is there, second ones too, with what is wrong with it already."""
     found = []
     for one in shelved:
-        for name, entry in (*one.copies.items(), *one.others):
+        for number, (name, entry) in enumerate((*one.copies.items(), *one.others)):
             faults = tuple(
                 what for where, what in one.faults if where in (name, "") and not _was_read(one, name, what)
             )
-            found.append(Copy(one.backup, one.database, stores[name], entry, faults))
+            found.append(
+                Copy(one.backup, one.database, stores[name], entry, faults, first=number < len(one.copies))
+            )
     return found
 
 

@@ -244,6 +244,21 @@ def test_the_task_tells_of_a_backup_that_only_another_manifest_knows(
     assert SECOND in channel.received[0]
 
 
+def test_what_a_second_manifest_says_does_not_count_against_the_copy(tmp_path: Path, channel: Channel) -> None:
+    real = lay(tmp_path / "nas" / "shop", FIRST, GZIP)
+    verify_task()
+    lay(tmp_path / "nas" / "a_shop", FIRST, GZIP)
+    (tmp_path / "nas" / "a_shop" / real.artifact.name).write_bytes(b"x" * real.artifact.size)
+    with pytest.raises(IntegrityError, match="a second manifest of it lies at a_shop/"):
+        verify_task()
+    found = context.ledger().backups.all()[FIRST]
+    assert (found.proof, found.copies["nas"].key) == ("stored", f"shop/{real.artifact.name}")
+    assert found.copies["nas"].problem is None
+    for path in (tmp_path / "nas" / "a_shop").iterdir():
+        path.unlink()
+    verify_task()
+
+
 def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, ledger: Ledger) -> None:
     manifests = [lay(tmp_path / "nas", backup, GZIP) for backup in (FIRST, SECOND)]
 
