@@ -42,16 +42,17 @@ def _with_the_new_one(work: Work) -> list[StoreSettings]:
 
 
 def _rotate(work: Work, store: Store) -> None:
-    """Apply the policy in one store."""
-    work.say(f"Rotating old backups (keeping {rotation.policy_of(work.database).description})...")
+    """Apply the policy in one store, which is named where there are several."""
+    where = f" in {store.name}" if len(work.run.uploads) > 1 else ""
+    work.say(f"Rotating old backups{where} (keeping {rotation.policy_of(work.database).description})...")
     found = rotation.look(store, work.database, work.ledger, context.trust(), datetime.now(UTC))
     if found.plan.halted:
         work.warn(f"Rotation of '{work.run.database}' is halted: {found.plan.halted}")
     cleared = rotation.clear(found, work.ledger)
     if cleared.problem:
         work.warn(f"Old backups in {store.name} could not all be deleted: {cleared.problem.message}")
-    work.say(f"Deleted {len(cleared.deleted)} old backup(s)")
-    work.say(f"Total backups: {len(found.entries) - len(cleared.deleted)}")
+    work.say(f"Deleted {len(cleared.deleted)} old backup(s){where}")
+    work.say(f"Total backups{where}: {len(found.entries) - len(cleared.deleted)}")
     _discard_abandoned(work, found)
 
 
