@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from rich.markup import escape
-
 from console import documents, output
 from console.follow import follow
+from console.output import escape
 from larder.config import Settings
 from larder.errors import ConfigurationError, InterruptedByOperator, LarderError
 from larder.ledger.runs import Run

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.markup import escape
-
 from console import output
+from console.output import escape
 from larder import shelf
 from larder.config import Settings
 from larder.errors import IntegrityError, NotFoundError
@@ -91,7 +90,9 @@ def print_foreign(found: Shelf) -> None:
     for location in found.foreign[:FOREIGN_SHOWN]:
         output.err.print(f"[dim]foreign, not touched by Larder:[/] {escape(location)}")
     if len(found.foreign) > FOREIGN_SHOWN:
-        output.err.print(f"[dim]foreign, not touched by Larder:[/] {len(found.foreign) - FOREIGN_SHOWN:,} more")
+        output.err.print(
+            f"[dim]foreign, not touched by Larder:[/] {len(found.foreign) - FOREIGN_SHOWN:,} more"
+        )
 
 
 def exit_code(found: Shelf, shelved: Iterable[Shelved]) -> int:

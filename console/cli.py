@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 
 import larder
 from console import backup, catalogue, doctor, keys, output, pins, prune, rebuild, runs, status, verify
-from larder.errors import LarderError
+from larder.errors import ConfigurationError, LarderError
 
 _EXIT_CODES = """
 \b
@@ -29,16 +29,27 @@ Exit codes:
 @click.group(
     help=f"""Back up databases, and have every backup read back before it counts.
 
-    The database comes from DATABASE_URL, or many of them from larder.toml (see larder.example.toml).
-    Without REDIS_URL a command starts the Redis and the worker that it needs, and ends them.
-    {_EXIT_CODES}""",
+The database comes from DATABASE_URL, or many of them from larder.toml (see larder.example.toml). Without REDIS_URL a
+command starts the Redis and the worker that it needs, and ends them.
+{_EXIT_CODES}""",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(larder.__version__, prog_name="larder")
 def main() -> None:
     """The group of all commands."""
+    output.take_any_text()
     # Ended by its reader (`larder list | head`), a command has nothing to say about it.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def _see_that_it_is_text(arguments: Mapping[str, Any]) -> None:
+    for value in arguments.values():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and not text.isascii() and not text.isprintable():
+                raise ConfigurationError(
+                    "unable to read an argument: it is no text that can be printed",
+                    "see how the shell quoted it",
+                )
 
 
 def command(name: str, group: click.Group = main) -> Callable[[Callable[..., int | None]], click.Command]:
@@ -48,6 +59,7 @@ def command(name: str, group: click.Group = main) -> Callable[[Callable[..., int
         @functools.wraps(function)
         def run(as_json: bool, **arguments: Any) -> None:
             try:
+                _see_that_it_is_text(arguments)
                 code = function(as_json=as_json, **arguments)
             except LarderError as error:
                 output.fail(error, as_json=as_json)
@@ -65,7 +77,8 @@ def command(name: str, group: click.Group = main) -> Callable[[Callable[..., int
 def _backup(databases: tuple[str, ...], *, no_wait: bool, as_json: bool) -> int:
     """Back up databases: all that are configured, or those named.
 
-    Shows each step as it goes, and where the backup is. Exits with 0 only when every copy has been read back.
+    Shows each step as it goes, and where the backup is. Exits with 0 when at least min_copies stores hold a copy
+    that was read back, or vouched for; a store that has none is a warning.
 
     \b
     Examples:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import redis
-from rich.markup import escape
 
 from console import output
+from console.output import escape
 from larder.config import Settings
 from larder.errors import LarderError
 from larder.health import Check, checks, clock_check

@@ -10,10 +10,9 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
-from console.output import err
+from console.output import err, escape
 from larder.ledger import Ledger
 from larder.ledger.journal import Line
 from larder.ledger.runs import Run, Step

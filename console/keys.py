@@ -6,9 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from rich.markup import escape
-
 from console import output
+from console.output import escape
 from larder.errors import ConfigurationError
 from larder.naming import DATABASE_NAME
 from larder.signing import create_signer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as _escape_markup
 from rich.table import Table
 
 from larder.errors import LarderError
@@ -20,9 +21,40 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def escape(text: str) -> str:
+    """`text` for printing: markup in it means nothing, and neither do control characters, to a terminal.
+
+    Names and messages come from stores that others can write to.
+    """
+    return _escape_markup(
+        "".join(character if _is_plain(character) else _spelled(character) for character in text)
+    )
+
+
+def _is_plain(character: str) -> bool:
+    return character.isprintable() or character == "\n"
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape", errors="backslashreplace").decode()
+
+
+def take_any_text() -> None:
+    """Have standard output and error spell out what their encoding cannot hold, and not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_json(document: object) -> None:
     """Print exactly one JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, of an odd file name: JSON can only have it escaped.
+        text = json.dumps(document, indent=2, default=_plain)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rich.markup import escape
-
 from console import catalogue, output
+from console.output import escape
 from larder import pins
 from larder.catalog import Entry
 from larder.errors import LarderError, NotFoundError

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.markup import escape
-
 from console import output
+from console.output import escape
 from larder import rotation
 from larder.config import DatabaseSettings, StoreSettings
 from larder.errors import LarderError

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
 from console import catalogue, output
+from console.output import escape
 from larder import rebuild
 from larder.errors import IntegrityError
 from larder.rebuild import Rebuilt

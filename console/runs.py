@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
-
 from console import documents, output
 from console.follow import follow
+from console.output import escape
 from larder.ledger.runs import Run
 from larder.progress import human_seconds
 from tasks import context

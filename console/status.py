@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.markup import escape
-
 from console import output
+from console.output import escape
 from larder.config import DatabaseSettings, Settings
 from larder.errors import ConfigurationError
 from larder.ledger import Ledger

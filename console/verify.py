@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from console import catalogue, output
+from console.output import escape
 from larder import codecs, verification
 from larder.errors import ConfigurationError, IntegrityError, NotFoundError
 from larder.progress import Progress, Report, human_seconds, short_size

@@ -63,7 +63,20 @@ def _backup_id(text: str) -> str:
     return text
 
 
-Size = Annotated[int, Field(ge=0, strict=True)]
+def _fingerprint(found: dict[str, Any]) -> dict[str, Any]:
+    """Its shape, which whoever shows a manifest relies on; what else engines write is theirs."""
+    tables = found.get("tables", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ValueError("has to have tables by their names")
+    for table in tables.values():
+        rows = table.get("rows", 0)
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
+            raise ValueError("has a number of rows that is none")
+    return found
+
+
+#: More than any store can hold, and what every database's whole numbers can.
+Size = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Name = Annotated[str, Field(pattern=f"^{naming.BARE_NAME}$")]
 Word = Annotated[str, Field(min_length=1)]
@@ -125,7 +138,7 @@ class Manifest:
     #: What read the database: `pg_dump 16.4`.
     tool: str
     #: `{"row_counts": "exact" | "off", "tables": {name: {"rows": n}}}`
-    fingerprint: dict[str, Any]
+    fingerprint: Annotated[dict[str, Any], AfterValidator(_fingerprint)]
     run: Word
     host: str
     #: The version of Larder that wrote this.

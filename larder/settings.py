@@ -257,12 +257,12 @@ class Environment(Table):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        return _starting_with(value, "redis://", "rediss://", "redis+socket://", "sentinel://")
+        return _with_port(_starting_with(value, "redis://", "rediss://", "redis+socket://", "sentinel://"))
 
     @field_validator("larder_ledger_url")
     @classmethod
     def _ledger(cls, value: SecretStr | None) -> SecretStr | None:
-        return _starting_with(value, "sqlite:///", "postgresql://", "postgres://")
+        return _with_port(_starting_with(value, "sqlite:///", "postgresql://", "postgres://"))
 
 
 @dataclass(frozen=True)
@@ -332,4 +332,15 @@ class Settings:
 def _starting_with(value: SecretStr | None, *starts: str) -> SecretStr | None:
     if value is not None and not value.get_secret_value().startswith(starts):
         raise ValueError(f"has to start with {' or '.join(starts)}")
+    return value
+
+
+def _with_port(value: SecretStr | None) -> SecretStr | None:
+    """The same, where what stands in the place of a port is one."""
+    try:
+        # Several sentinels are separated by semicolons.
+        for part in value.get_secret_value().split(";") if value else ():
+            _ = urlsplit(part).port
+    except ValueError:
+        raise ValueError("is no address: see its host and port, and quote / : @ in its password") from None
     return value

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from larder.codecs import codec
 from larder.databases import Dump, open_database
 from larder.encoding import encoding_of
+from larder.errors import NotFoundError
 from larder.spool import Spool, run_folders
 from tasks import context
 from tasks.step import Work, step
+
+#: Seconds after which a folder in the spool that no known run has is nobody's.
+STRAY = 86400
 
 #: What a stream passes through on its way to the spool when its compression is too slow to run beside a dump.
 LIGHT = codec("zstd", level=1)
@@ -36,7 +41,21 @@ def dump(work: Work) -> None:
 
 
 def _sweep(work: Work) -> None:
-    """Remove what runs that are over have left in this spool: their workers were killed."""
-    folders = {path.name: path for path in run_folders(work.settings.spool_dir)}
-    for run_id in work.ledger.runs.over(folders):
-        Spool(work.settings.spool_dir, run_id).remove()
+    """Remove what runs that are over have left in this spool: their workers were killed.
+
+    A folder of a run that this ledger does not know may be another ledger's, and in use: it is left for a day.
+    """
+    for path in run_folders(work.settings.spool_dir):
+        try:
+            over = work.ledger.runs.get(path.name).over
+        except NotFoundError:
+            over = time.time() - max(_changed(path), *map(_changed, path.iterdir()), 0) > STRAY
+        if over:
+            Spool(work.settings.spool_dir, path.name).remove()
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from larder.errors import UnreachableError
+from larder.errors import ConfigurationError, UnreachableError
 from larder.spool import make_private
 
 #: The newest revision in `migrations/versions`; a test holds the two together.
@@ -31,10 +31,17 @@ _ADVISORY_LOCK = int.from_bytes(b"larder")
 
 def open_engine(url: str, revision: str = HEAD) -> sa.Engine:
     """A ledger at `url` (`sqlite:///…` or `postgresql://…`), migrated to `revision`; raises `UnreachableError`."""
-    engine = _sqlite(url) if url.startswith("sqlite") else _postgres(url)
+    try:
+        engine = _sqlite(url) if url.startswith("sqlite") else _postgres(url)
+    except (sa.exc.ArgumentError, ValueError, OSError) as error:
+        reason = error.strerror or "" if isinstance(error, OSError) else "it cannot be read as an address"
+        raise ConfigurationError(
+            f"unable to open the ledger: {reason.lower()}",
+            "check LARDER_LEDGER_URL: postgresql://… or sqlite:///…",
+        ) from None
     try:
         _migrate(engine, revision)
-    except sa.exc.OperationalError as error:
+    except sa.exc.DatabaseError as error:
         engine.dispose()
         where = engine.url.render_as_string(hide_password=True)
         raise UnreachableError(

@@ -37,6 +37,9 @@ from larder.streams import Hashed, digest_file, durable_file, fsync_folder, pour
 STALE = 86400
 
 _PARTIAL = ".partial"
+
+#: What ext4 has at the top of every disk, for root alone.
+_LOST = "lost+found"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
     errno.EACCES,
@@ -305,9 +308,10 @@ def _files(folder: Path, before: str) -> Iterator[tuple[str, int]]:
         return
     with found:
         for entry in found:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or not _is_text(entry.name) or (not before and entry.name == _LOST):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            # A database's folder may be a link to another disk. Deeper ones are not followed: they could make a loop.
+            if entry.is_dir(follow_symlinks=not before):
                 yield from _files(Path(entry.path), f"{before}{entry.name}/")
             elif entry.is_file():
                 try:
@@ -315,6 +319,15 @@ def _files(folder: Path, before: str) -> Iterator[tuple[str, int]]:
                 except FileNotFoundError:
                     # Deleted since it was listed.
                     continue
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8, as every key is."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _real(path: Path) -> Path:

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from larder.errors import BusyError, LarderError, LeaseLostError, NotFoundError, UnreachableError
+from larder.errors import (
+    BusyError,
+    ConfigurationError,
+    LarderError,
+    LeaseLostError,
+    NotFoundError,
+    UnreachableError,
+)
 from larder.ledger import Ledger, open_ledger, schema, tables
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
@@ -496,3 +503,27 @@ def test_a_ledger_file_is_private(tmp_path: Path) -> None:
     assert set(modes.values()) == {"0o600"}, modes
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cr3t-pw@h:notaport/larder",
+        "postgresql://u:s3cr3t-pw@127.0.0.1:1/larder?foo=bar",
+        "sqlite:///{}",
+    ],
+    ids=["port", "parameter", "folder"],
+)
+def test_an_address_that_is_none_is_said(tmp_path: Path, url: str) -> None:
+    with pytest.raises((ConfigurationError, UnreachableError)) as caught:
+        open_ledger(url.format(tmp_path))
+    assert "unable to open the ledger" in caught.value.message
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_file_that_is_no_ledger_is_said_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("Dear diary" * 1000)
+    with pytest.raises(UnreachableError, match="not a database"):
+        open_ledger(f"sqlite:///{path}")
+    assert path.read_text() == "Dear diary" * 1000

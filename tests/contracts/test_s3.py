@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,7 +43,7 @@ from larder.stores import Store, _s3_check, _s3_reader, open_store
 from larder.stores._s3_bucket import in_parallel
 from larder.stores._s3_client import _Signer
 from larder.stores._s3_errors import plain
-from larder.stores._s3_source import MOST_PARTS, Source, _part_size
+from larder.stores._s3_source import MOST_PARTS, Slice, Source, _part_size
 from larder.stores.s3 import S3Settings
 from tests.object_storage import (
     ACCESS_KEY,
@@ -329,10 +330,20 @@ def test_what_changes_while_it_is_sent_is_not_kept(cloud: Open) -> None:
     assert (here.bucket.objects(), here.bucket.uploads()) == ({}, {})
 
 
-def test_what_is_sent_is_signed_with_the_digest_that_is_known(cloud: Open) -> None:
-    here = cloud()
+def test_what_is_sent_is_signed_with_the_digest_that_is_known(
+    cloud: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, read, readinto = cloud(), Counter[str](), Slice.readinto
+
+    def counted(self: Slice, buffer: bytearray) -> int:
+        read["bytes"] += (size := readinto(self, buffer))
+        return size
+
+    monkeypatch.setattr(Slice, "readinto", counted)
     here.put(SMALL)
     here.put(LARGE, KEY + "2")
+    # To be sent, and not to be signed.
+    assert read["bytes"] == len(SMALL) + len(LARGE)
     parts = [LARGE[:PART], LARGE[PART : 2 * PART], LARGE[2 * PART :]]
     (small,) = here.proxy.select("PutObject")
     large = [here.proxy.select("UploadPart", part=number)[-1] for number in (1, 2, 3)]

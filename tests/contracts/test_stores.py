@@ -354,3 +354,29 @@ def test_a_source_that_is_gone_is_told(local: Local, tmp_path: Path) -> None:
     with pytest.raises(LarderError, match=r"unable to keep .*: .*gone\.sql is not there") as caught:
         local.put(KEY, tmp_path / "gone.sql", SHA256)
     assert not caught.value.retryable
+
+
+def test_what_a_disk_has_for_itself_is_not_ours(local: Local, folder: Path, source: Path) -> None:
+    local.put(KEY, source, SHA256)
+    (folder / "lost+found").mkdir(mode=0o700)
+    (folder / "lost+found").chmod(0o000)
+    (folder / "shop" / "lost+found").mkdir()
+    (folder / "shop" / "lost+found" / "x").touch()
+    assert list(local.sizes()) == [KEY, "shop/lost+found/x"]
+
+
+def test_a_folder_that_lies_elsewhere_is_listed_and_no_loop_is_followed(
+    local: Local, folder: Path, tmp_path: Path, source: Path
+) -> None:
+    (tmp_path / "other disk").mkdir()
+    folder.mkdir(parents=True)
+    (folder / "shop").symlink_to(tmp_path / "other disk")
+    local.put(KEY, source, SHA256)
+    (tmp_path / "other disk" / "loop").symlink_to(folder)
+    assert list(local.sizes()) == list(local.sizes("shop")) == [KEY]
+
+
+def test_names_that_are_no_text_are_no_keys(local: Local, folder: Path, source: Path) -> None:
+    local.put(KEY, source, SHA256)
+    (folder / os.fsdecode(b"\xff.manifest.json")).touch()
+    assert list(local.sizes()) == [KEY]

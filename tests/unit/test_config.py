@@ -220,6 +220,13 @@ def test_a_bucket_in_the_environment_is_not_used_beside_one_of_the_file(write: W
     assert "BACKUP_S3_BUCKET is not used" in settings.warnings[0]
 
 
+@pytest.mark.parametrize("url", ["redis://:s3cr3t@h:abc/0", "redis://:s3cr3t@[::1/0"])
+def test_a_broker_whose_port_is_none_is_a_mistake(url: str) -> None:
+    found = mistakes({"DATABASE_URL": SHOP, "REDIS_URL": url})
+    assert "is no address" in found["REDIS_URL"]
+    assert "s3cr3t" not in str(found)
+
+
 def test_secrets_for_buckets_are_masked() -> None:
     load(
         {

@@ -389,3 +389,26 @@ def test_the_sidecar_is_read_back() -> None:
 def test_what_is_no_sidecar_is_told(text: str) -> None:
     with pytest.raises(IntegrityError, match="unable to read sidecar"):
         parse_sidecar(text)
+
+
+@pytest.mark.parametrize(
+    "fingerprint",
+    [
+        {"tables": []},
+        {"tables": 5},
+        {"tables": {"users": 5}},
+        {"tables": {"users": {"rows": "x"}}},
+        {"tables": {"users": {"rows": -1}}},
+        {"tables": {"users": {"rows": True}}},
+    ],
+)
+def test_a_fingerprint_of_another_shape_is_refused(fingerprint: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError, match="fingerprint"):
+        Manifest.from_bytes(replace(MANIFEST, fingerprint=fingerprint).signed(SIGNER).to_bytes())
+
+
+@pytest.mark.parametrize("size", [2**63, 10**400])
+def test_a_size_beyond_all_stores_is_refused(size: int) -> None:
+    odd = replace(MANIFEST, artifact=replace(MANIFEST.artifact, size=size))
+    with pytest.raises(IntegrityError, match=r"artifact\.size"):
+        Manifest.from_bytes(odd.signed(SIGNER).to_bytes())

@@ -61,7 +61,7 @@ def check(recipe: str, folder: Path, data: bytes, *trusted: str) -> subprocess.C
 
 
 def test_the_recipe_is_short_and_needs_no_larder(recipe: str) -> None:
-    assert len(recipe.splitlines()) <= 20
+    assert len([line for line in recipe.splitlines() if line]) <= 20
     imported = set(re.findall(r"^(?:from|import) (.*)$", recipe, re.MULTILINE))
     assert imported == {
         "base64, json, sys",

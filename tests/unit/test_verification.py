@@ -244,7 +244,9 @@ def test_the_task_tells_of_a_backup_that_only_another_manifest_knows(
     assert SECOND in channel.received[0]
 
 
-def test_what_a_second_manifest_says_does_not_count_against_the_copy(tmp_path: Path, channel: Channel) -> None:
+def test_what_a_second_manifest_says_does_not_count_against_the_copy(
+    tmp_path: Path, channel: Channel
+) -> None:
     real = lay(tmp_path / "nas" / "shop", FIRST, GZIP)
     verify_task()
     lay(tmp_path / "nas" / "a_shop", FIRST, GZIP)
