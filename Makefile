@@ -51,8 +51,8 @@ format: .venv/.dev ## put the code into shape
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
-bench: .venv/.dev ## the whole chain against `pg_dump | gzip`, on one database
-	@$(BIN)/python benchmarks/chain.py $(ARGS)
+bench: .venv/.dev ## the whole chain against `pg_dump | gzip`; WHAT=upload: the S3 store against `aws s3 cp`
+	@PYTHONPATH=. $(BIN)/python benchmarks/$(or $(WHAT),chain).py $(ARGS)
 
 lock: .venv/.dev ## newest dependencies that pyproject.toml lets in, locked with hashes
 	@$(LOCK) pyproject.toml --extra flower --group build --output-file requirements/runtime.txt

@@ -43,13 +43,15 @@ def main() -> None:
 
 
 def _see_that_it_is_text(arguments: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` for bytes that are no UTF-8, which neither a ledger nor JSON can hold."""
     for value in arguments.values():
         for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str) and not text.isascii() and not text.isprintable():
+            try:
+                str(text).encode()
+            except UnicodeEncodeError:
                 raise ConfigurationError(
-                    "unable to read an argument: it is no text that can be printed",
-                    "see how the shell quoted it",
-                )
+                    f"unable to read an argument: {str(text)!r} is not UTF-8", "see how the shell quoted it"
+                ) from None
 
 
 def command(name: str, group: click.Group = main) -> Callable[[Callable[..., int | None]], click.Command]:

@@ -63,7 +63,7 @@ def _broker(url: str) -> Iterator[Check]:
         client = redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
         info = client.info("server")
         seconds, microseconds = client.time()
-    except (redis.RedisError, ValueError, OSError) as error:
+    except (redis.RedisError, ValueError, TypeError, OSError) as error:
         reason = type(error).__name__
         yield Check(
             "redis",

@@ -36,9 +36,15 @@ def _lines(name: str, path: Path, public_key: str) -> str:
     """What larder.toml has to say, as TOML: keys of their own have to stand above the tables."""
     return f"""\
 # On the host that signs as {name}, above every table. Leave the line out on other hosts.
-signing_key = {json.dumps(str(path), ensure_ascii=False)}
+signing_key = {_toml(str(path))}
 
 # On every host that reads its backups.
 [signers.{name}]
 public_key = "{public_key}"
 """
+
+
+def _toml(text: str) -> str:
+    """A text as TOML has it: as JSON does, but for what lies beyond 16 bits."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return output.printable(quoted, spell=lambda character: f"\\U{ord(character):08x}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -21,22 +22,27 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _spelled_in_json(character: str) -> str:
+    return json.dumps(character)[1:-1]
+
+
 def escape(text: str) -> str:
     """`text` for printing: markup in it means nothing, and neither do control characters, to a terminal.
 
     Names and messages come from stores that others can write to.
     """
-    return _escape_markup(
-        "".join(character if _is_plain(character) else _spelled(character) for character in text)
-    )
+    return _escape_markup(printable(text))
 
 
-def _is_plain(character: str) -> bool:
-    return character.isprintable() or character == "\n"
-
-
-def _spelled(character: str) -> str:
-    return character.encode("unicode_escape", errors="backslashreplace").decode()
+def printable(text: str, spell: Callable[[str], str] = _spelled) -> str:
+    """`text` with every character that is none for the eye spelled out: `\\x1b`, `\\u202e`. A line's end stays."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else spell(one) for one in text)
 
 
 def take_any_text() -> None:
@@ -47,14 +53,12 @@ def take_any_text() -> None:
 
 
 def print_json(document: object) -> None:
-    """Print exactly one JSON document on standard output."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, of an odd file name: JSON can only have it escaped.
-        text = json.dumps(document, indent=2, default=_plain)
-    sys.stdout.write(text + "\n")
+    """Print exactly one JSON document on standard output, which is UTF-8 whatever a terminal's encoding is."""
+    utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(document, indent=2, ensure_ascii=not utf8, default=_plain)
+    # What does not print stands in texts only, where JSON can have it escaped: half a surrogate pair has to be.
+    lines = (printable(line, spell=_spelled_in_json) for line in text.split("\n"))
+    sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
 

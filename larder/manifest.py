@@ -15,71 +15,39 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import larder
 from larder import naming
 from larder.artifact import Artifact
 from larder.artifact import File as MadeFile
 from larder.databases import Dump
-from larder.errors import IntegrityError, LarderError
+from larder.errors import IntegrityError
+from larder.manifest_fields import (
+    TIME,
+    BackupId,
+    Engine,
+    Fingerprint,
+    Host,
+    Moment,
+    Name,
+    RunId,
+    Sha256,
+    Size,
+)
 from larder.signing import Signature, Signer
 
 #: What this version writes, and all that it reads.
 FORMAT: Final = "larder-manifest/1"
 
-_SHA256 = r"^[0-9a-f]{64}$"
 _SIDECAR_LINE = re.compile(rf"([0-9a-fA-F]{{64}}) [ *]({naming.BARE_NAME})")
-
 
 #: What stands in the place of a signature until there is one. No reader takes it for one.
 UNSIGNED: Final = Signature("", "")
 
 _DAMAGED = "compare it with the copies in other stores, and see who can write to this one"
-
-#: To the second and always alike, so that texts sort as the times do.
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
-
-
-def _moment(text: str) -> str:
-    try:
-        known = datetime.fromisoformat(text).strftime(_TIME) == text
-    except ValueError:
-        known = False
-    if not known:
-        raise ValueError("has to be a time in UTC, as 2025-10-16T02:00:00Z")
-    return text
-
-
-def _backup_id(text: str) -> str:
-    try:
-        _, stamp = naming.parse_backup_id(text)
-    except LarderError:
-        stamp = naming.LATEST
-    if stamp == naming.LATEST:
-        raise ValueError("has to be a backup's id, as shop/20251016_020000")
-    return text
-
-
-def _fingerprint(found: dict[str, Any]) -> dict[str, Any]:
-    """Its shape, which whoever shows a manifest relies on; what else engines write is theirs."""
-    tables = found.get("tables", {})
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise ValueError("has to have tables by their names")
-    for table in tables.values():
-        rows = table.get("rows", 0)
-        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 0:
-            raise ValueError("has a number of rows that is none")
-    return found
-
-
-#: More than any store can hold, and what every database's whole numbers can.
-Size = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
-Sha256 = Annotated[str, Field(pattern=_SHA256)]
-Name = Annotated[str, Field(pattern=f"^{naming.BARE_NAME}$")]
-Word = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -109,7 +77,7 @@ class Previous:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    backup: Annotated[str, AfterValidator(_backup_id)]
+    backup: BackupId
     sha256: Sha256
 
 
@@ -120,12 +88,12 @@ class Manifest:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     #: `shop/20251016_020000`
-    backup: Annotated[str, AfterValidator(_backup_id)]
-    database: Word
+    backup: BackupId
+    database: str
     #: The engine's word: `postgres`.
-    engine: Word
+    engine: Engine
     #: When the snapshot was taken, in UTC: `2025-10-16T02:00:00Z`.
-    created: Annotated[str, AfterValidator(_moment)]
+    created: Moment
     artifact: File
     #: What the artifact decodes to; for a folder, its tar.
     raw: Content
@@ -138,9 +106,9 @@ class Manifest:
     #: What read the database: `pg_dump 16.4`.
     tool: str
     #: `{"row_counts": "exact" | "off", "tables": {name: {"rows": n}}}`
-    fingerprint: Annotated[dict[str, Any], AfterValidator(_fingerprint)]
-    run: Word
-    host: str
+    fingerprint: Fingerprint
+    run: RunId
+    host: Host
     #: The version of Larder that wrote this.
     larder: str
     #: The server's roles and tablespaces, encoded as the artifact is, where they were asked for.
@@ -342,7 +310,7 @@ def _utc(text: str) -> str:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise IntegrityError(f"unable to write manifest: the snapshot's time {text!r} has no time zone")
-    return moment.astimezone(UTC).strftime(_TIME)
+    return moment.astimezone(UTC).strftime(TIME)
 
 
 def _text(text: str) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from larder import codecs, databases, notifiers, schedule
+from larder import addresses, codecs, databases, notifiers, schedule
 from larder.errors import ConfigurationError, NotFoundError
 from larder.fields import DAY, Duration, Folder, PublicKey, Size, Table, Whole, YesNo, one_of
 from larder.problems import nearest
@@ -254,15 +254,23 @@ class Environment(Table):
     larder_state_dir: Folder | None = None
     larder_log_format: Literal["text", "json"] | None = None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        """A folder whose name is not UTF-8 could be written to, and named in no ledger and no JSON."""
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("is not UTF-8")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        return _with_port(_starting_with(value, "redis://", "rediss://", "redis+socket://", "sentinel://"))
+        return _without(addresses.problem_with_broker, value)
 
     @field_validator("larder_ledger_url")
     @classmethod
     def _ledger(cls, value: SecretStr | None) -> SecretStr | None:
-        return _with_port(_starting_with(value, "sqlite:///", "postgresql://", "postgres://"))
+        return _without(addresses.problem_with_ledger, value)
 
 
 @dataclass(frozen=True)
@@ -329,18 +337,7 @@ class Settings:
         return [self.stores[name] for name in database.stores or tuple(self.stores)]
 
 
-def _starting_with(value: SecretStr | None, *starts: str) -> SecretStr | None:
-    if value is not None and not value.get_secret_value().startswith(starts):
-        raise ValueError(f"has to start with {' or '.join(starts)}")
-    return value
-
-
-def _with_port(value: SecretStr | None) -> SecretStr | None:
-    """The same, where what stands in the place of a port is one."""
-    try:
-        # Several sentinels are separated by semicolons.
-        for part in value.get_secret_value().split(";") if value else ():
-            _ = urlsplit(part).port
-    except ValueError:
-        raise ValueError("is no address: see its host and port, and quote / : @ in its password") from None
+def _without(problem_with: Callable[[str], str | None], value: SecretStr | None) -> SecretStr | None:
+    if value is not None and (problem := problem_with(value.get_secret_value())):
+        raise ValueError(problem)
     return value

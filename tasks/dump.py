@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from larder.codecs import codec
 from larder.databases import Dump, open_database
 from larder.encoding import encoding_of
 from larder.errors import NotFoundError
+from larder.ledger import Ledger
 from larder.spool import Spool, run_folders
 from tasks import context
 from tasks.step import Work, step
@@ -43,19 +45,34 @@ def dump(work: Work) -> None:
 def _sweep(work: Work) -> None:
     """Remove what runs that are over have left in this spool: their workers were killed.
 
-    A folder of a run that this ledger does not know may be another ledger's, and in use: it is left for a day.
+    A folder of a run that this ledger does not know may be another ledger's, and in use: it goes once nothing in it has
+    changed for a day.
     """
-    for path in run_folders(work.settings.spool_dir):
-        try:
-            over = work.ledger.runs.get(path.name).over
-        except NotFoundError:
-            over = time.time() - max(_changed(path), *map(_changed, path.iterdir()), 0) > STRAY
-        if over:
-            Spool(work.settings.spool_dir, path.name).remove()
+    for folder in run_folders(work.settings.spool_dir):
+        if _is_over(work.ledger, folder):
+            Spool(work.settings.spool_dir, folder.name).remove()
+
+
+def _is_over(ledger: Ledger, folder: Path) -> bool:
+    try:
+        # The id of a run is plain; another name would be one that no ledger can be asked for.
+        if folder.name.isascii():
+            return ledger.runs.get(folder.name).over
+    except NotFoundError:
+        pass
+    return time.time() - _last_change(folder) > STRAY
+
+
+def _last_change(folder: Path) -> float:
+    """When anything in `folder` was changed last, as seconds since 1970. What goes meanwhile counts as long ago."""
+    found = [_changed(folder)]
+    for below, folders, files in os.walk(folder):
+        found += [_changed(Path(below, name)) for name in (*folders, *files)]
+    return max(found)
 
 
 def _changed(path: Path) -> float:
     try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
+        return path.lstat().st_mtime
+    except OSError:
         return 0

@@ -6,6 +6,7 @@ file lock beside the ledger, on PostgreSQL at an advisory lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from larder.errors import ConfigurationError, UnreachableError
-from larder.spool import make_private
+from larder.errors import ConfigurationError, LarderError, RefusedError, UnreachableError
+from larder.spool import disk_error, make_private
 
 #: The newest revision in `migrations/versions`; a test holds the two together.
 HEAD = "0002"
@@ -28,27 +29,26 @@ BUSY_TIMEOUT = 30
 #: Any number that no other user of the same PostgreSQL takes for its own lock: "larder" in ASCII.
 _ADVISORY_LOCK = int.from_bytes(b"larder")
 
+#: A file for each revision, whose name begins with it.
+_VERSIONS = Path(__file__).parent / "migrations" / "versions"
+
+_CURE = "check LARDER_LEDGER_URL: postgresql://… or sqlite:///…"
+
 
 def open_engine(url: str, revision: str = HEAD) -> sa.Engine:
-    """A ledger at `url` (`sqlite:///…` or `postgresql://…`), migrated to `revision`; raises `UnreachableError`."""
-    try:
+    """A ledger at `url` (`sqlite:///…` or `postgresql://…`), migrated to `revision`.
+
+    Raises `UnreachableError`, `RefusedError` where what is there is no ledger or may not be used, `ConfigurationError`
+    where `url` leads nowhere, and `ExhaustedError` for a full disk.
+    """
+    with _told(url):
         engine = _sqlite(url) if url.startswith("sqlite") else _postgres(url)
-    except (sa.exc.ArgumentError, ValueError, OSError) as error:
-        reason = error.strerror or "" if isinstance(error, OSError) else "it cannot be read as an address"
-        raise ConfigurationError(
-            f"unable to open the ledger: {reason.lower()}",
-            "check LARDER_LEDGER_URL: postgresql://… or sqlite:///…",
-        ) from None
-    try:
-        _migrate(engine, revision)
-    except sa.exc.DatabaseError as error:
-        engine.dispose()
-        where = engine.url.render_as_string(hide_password=True)
-        raise UnreachableError(
-            f"unable to open the ledger at {where}: {_first_line(error)}",
-            "see that the folder can be written to, or check LARDER_LEDGER_URL",
-        ) from None
-    return engine
+        try:
+            _migrate(engine, revision)
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
 
 
 def _sqlite(url: str) -> sa.Engine:
@@ -81,8 +81,14 @@ def _postgres(url: str) -> sa.Engine:
 
 
 def _migrate(engine: sa.Engine, revision: str) -> None:
-    if _revision(engine) == revision:
+    found = _revision(engine)
+    if found == revision:
         return
+    if found is not None and not any(_VERSIONS.glob(f"{found}_*.py")):
+        raise ConfigurationError(
+            f"unable to use the ledger: its tables are of revision '{found}', which this version does not know",
+            f"use the version of Larder that made it, or a later one; or, where it is another program's, {_CURE}",
+        )
     with _migration_lock(engine):
         if _revision(engine) == revision:
             return
@@ -90,7 +96,7 @@ def _migrate(engine: sa.Engine, revision: str) -> None:
         from alembic.config import Config  # noqa: PLC0415
 
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("script_location", str(_VERSIONS.parent))
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
@@ -122,5 +128,45 @@ def _migration_lock(engine: sa.Engine) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Turn what the driver and the system say into what the operator should read."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, OSError, ValueError) as error:
+        raise _plain(url, error) from None
+
+
+def _plain(url: str, error: Exception) -> LarderError:
+    """What the operator should read where the ledger at `url` cannot be opened."""
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return ConfigurationError("unable to open the ledger: its address cannot be read", _CURE)
+    what = f"unable to open the ledger at {parsed.render_as_string(hide_password=True)}"
+    if isinstance(error, OSError):
+        return _of_disk(what, error, Path(parsed.database or "."))
+    if not isinstance(error, sa.exc.DBAPIError):
+        return ConfigurationError(f"{what}: its parameters cannot be used", _CURE)
+    what = f"{what}: {_first_line(error)}"
+    if isinstance(error, sa.exc.OperationalError):
+        return UnreachableError(what, f"see that the folder can be written to, or {_CURE}")
+    if isinstance(error, sa.exc.ProgrammingError) and getattr(error.orig, "sqlstate", "") is None:
+        # The driver's own word; what a server refuses has a code.
+        return ConfigurationError(what, _CURE)
+    return RefusedError(
+        what, f"see whether it is Larder's ledger, and what this user may do there; or {_CURE}"
+    )
+
+
+def _of_disk(what: str, error: OSError, path: Path) -> LarderError:
+    reason = f"{what}: {(error.strerror or str(error)).lower()}"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return RefusedError(reason, "see who owns the file, and whether its disk is mounted read-only")
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileNotFoundError):
+        return ConfigurationError(reason, _CURE)
+    return disk_error(error, path.parent)
+
+
 def _first_line(error: sa.exc.DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0].lower() if error.orig else "no connection"
+    return next(iter(str(error.orig or "").strip().splitlines()), "no connection").lower()

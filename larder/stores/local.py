@@ -36,10 +36,10 @@ from larder.streams import Hashed, digest_file, durable_file, fsync_folder, pour
 #: Seconds after which a hidden file that nobody writes to any more was left by a killed `put`.
 STALE = 86400
 
-_PARTIAL = ".partial"
-
 #: What ext4 has at the top of every disk, for root alone.
 _LOST = "lost+found"
+
+_PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
     errno.EACCES,
@@ -310,15 +310,35 @@ def _files(folder: Path, before: str) -> Iterator[tuple[str, int]]:
         for entry in found:
             if entry.name.startswith(".") or not _is_text(entry.name) or (not before and entry.name == _LOST):
                 continue
-            # A database's folder may be a link to another disk. Deeper ones are not followed: they could make a loop.
-            if entry.is_dir(follow_symlinks=not before):
+            if entry.is_dir(follow_symlinks=False) or (not before and _leads_elsewhere(entry, folder)):
                 yield from _files(Path(entry.path), f"{before}{entry.name}/")
-            elif entry.is_file():
+            elif _is_file(entry):
                 try:
                     yield before + entry.name, entry.stat().st_size
                 except FileNotFoundError:
                     # Deleted since it was listed.
                     continue
+
+
+def _leads_elsewhere(entry: os.DirEntry[str], folder: Path) -> bool:
+    """Whether it links to a folder that `folder` does not lie in.
+
+    A database's folder may be a link to another disk. Links further down are not followed: they could make a loop.
+    """
+    return (
+        entry.is_symlink()
+        and Path(entry.path).is_dir()
+        and not _real(folder).is_relative_to(_real(Path(entry.path)))
+    )
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _is_text(name: str) -> bool:

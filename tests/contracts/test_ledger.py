@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from larder.errors import (
     LarderError,
     LeaseLostError,
     NotFoundError,
+    RefusedError,
     UnreachableError,
 )
 from larder.ledger import Ledger, open_ledger, schema, tables
@@ -61,6 +65,19 @@ def manifest_of_test(backup: str) -> Manifest:
         host="h",
         larder="0.1.0",
     )
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may do anything: become somebody who may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def begin(ledger: Ledger, database: str = "shop") -> Run:
@@ -510,20 +527,58 @@ def test_a_ledger_file_is_private(tmp_path: Path) -> None:
     [
         "postgresql://u:s3cr3t-pw@h:notaport/larder",
         "postgresql://u:s3cr3t-pw@127.0.0.1:1/larder?foo=bar",
+        "postgresql://u:s3cr3t-pw@127.0.0.1:1/larder?host=a:b&host=c:d",
         "sqlite:///{}",
+        "sqlite:///{}/file/ledger.sqlite3",
     ],
-    ids=["port", "parameter", "folder"],
+    ids=["port", "parameter", "hosts", "folder", "below a file"],
 )
 def test_an_address_that_is_none_is_said(tmp_path: Path, url: str) -> None:
-    with pytest.raises((ConfigurationError, UnreachableError)) as caught:
+    (tmp_path / "file").touch()
+    with pytest.raises(LarderError, match=r"unable to (open the ledger|use)") as caught:
         open_ledger(url.format(tmp_path))
-    assert "unable to open the ledger" in caught.value.message
+    if "/file/" not in url:
+        assert isinstance(caught.value, ConfigurationError)
+    if url.startswith("sqlite"):
+        assert str(tmp_path) in caught.value.message
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_ledger_that_may_not_be_used_is_said() -> None:
+    # Outside pytest's own folder, into which nobody else can look.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "ledger.sqlite3"
+        path.touch()
+        path.chmod(0o444)
+        with as_nobody(), pytest.raises(RefusedError, match="permission denied") as caught:
+            open_ledger(f"sqlite:///{path}")
+    assert str(path) in caught.value.message
+
+
+def test_a_role_that_may_not_make_tables_is_said(empty_postgres_database: str) -> None:
+    engine = sa.create_engine(sa.make_url(empty_postgres_database).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+    engine.dispose()
+    with pytest.raises(RefusedError, match="no schema has been selected"):
+        open_ledger(empty_postgres_database)
+
+
+def test_a_ledger_of_a_later_version_is_said_and_left(ledger_url: str) -> None:
+    opened = open_ledger(ledger_url)
+    with opened._engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    opened.close()
+    with pytest.raises(ConfigurationError, match="'9999'") as caught:
+        open_ledger(ledger_url)
+    assert "later" in caught.value.hint
 
 
 def test_a_file_that_is_no_ledger_is_said_and_left(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary" * 1000)
-    with pytest.raises(UnreachableError, match="not a database"):
+    with pytest.raises(RefusedError, match="not a database"):
         open_ledger(f"sqlite:///{path}")
     assert path.read_text() == "Dear diary" * 1000

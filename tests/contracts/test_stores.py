@@ -376,7 +376,30 @@ def test_a_folder_that_lies_elsewhere_is_listed_and_no_loop_is_followed(
     assert list(local.sizes()) == list(local.sizes("shop")) == [KEY]
 
 
+def test_a_link_that_leads_to_the_store_itself_or_nowhere_is_not_followed(
+    local: Local, folder: Path, source: Path
+) -> None:
+    local.put(KEY, source, SHA256)
+    (folder / "itself").symlink_to(".")
+    (folder / "above").symlink_to("../..")
+    (folder / "root").symlink_to("/")
+    (folder / "circle").symlink_to("circle")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "shop" / "circle").symlink_to("circle")
+    assert list(local.sizes()) == list(local.sizes("shop")) == [KEY]
+
+
+def test_the_store_may_be_a_link_itself(folder: Path, tmp_path: Path, source: Path) -> None:
+    folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    store = Local("nas", tmp_path / "link")
+    store.put(KEY, source, SHA256)
+    assert list(store.sizes()) == [KEY]
+
+
 def test_names_that_are_no_text_are_no_keys(local: Local, folder: Path, source: Path) -> None:
     local.put(KEY, source, SHA256)
     (folder / os.fsdecode(b"\xff.manifest.json")).touch()
-    assert list(local.sizes()) == [KEY]
+    (folder / "shop" / os.fsdecode(b"\xff")).mkdir()
+    (folder / "shop" / os.fsdecode(b"\xff") / "x").touch()
+    assert list(local.sizes()) == list(local.sizes("shop")) == [KEY]

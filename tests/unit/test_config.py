@@ -220,10 +220,64 @@ def test_a_bucket_in_the_environment_is_not_used_beside_one_of_the_file(write: W
     assert "BACKUP_S3_BUCKET is not used" in settings.warnings[0]
 
 
-@pytest.mark.parametrize("url", ["redis://:s3cr3t@h:abc/0", "redis://:s3cr3t@[::1/0"])
-def test_a_broker_whose_port_is_none_is_a_mistake(url: str) -> None:
+@pytest.mark.parametrize("variable", [key.upper() for key in Environment.model_fields])
+def test_a_variable_that_is_no_text_is_a_mistake(variable: str) -> None:
+    assert mistakes({variable: "x\udcff"})[variable] == "is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("redis://:s3cr3t@h:abc/0", "is no address"),
+        ("redis://:s3cr3t@[::1/0", "is no address"),
+        ("redis://:s3cr3t@h:99999/0", "is no address"),
+        ("redis://:s3cr3t@h/0;redis://:s3cr3t@i:abc/0", "is no address"),
+        ("redis://:s3cr3t@h/shop", "has to end in the number of a database"),
+        ("redis://:s3cr3t@h/0/1", "has to end in the number of a database"),
+        ("redis+socket:///run/redis.sock?virtual_host=s3cr3t", "has to end in the number of a database"),
+        ("redis://:s3cr3t@h/0?foo=s3cr3t", "parameter"),
+        ("rediss://:s3cr3t@h/0?ssl_cert_reqs=s3cr3t", "ssl_cert_reqs"),
+        ("sentinel://:s3cr3t@h:26379", "has to start with redis://"),
+    ],
+)
+def test_a_broker_that_celery_cannot_call_is_a_mistake(url: str, what: str) -> None:
     found = mistakes({"DATABASE_URL": SHOP, "REDIS_URL": url})
-    assert "is no address" in found["REDIS_URL"]
+    assert what in found["REDIS_URL"]
+    assert "s3cr3t" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://h",
+        "redis://h/",
+        "redis://:pw@[::1]:6379/15",
+        "redis://a/0;redis://b/0",
+        "redis+socket:///run/redis/redis.sock",
+        "redis+socket:///run/redis/redis.sock?virtual_host=3",
+        "rediss://user:pw@h:6380/0?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem",
+    ],
+)
+def test_brokers_that_celery_can_call(url: str) -> None:
+    found = load({"DATABASE_URL": SHOP, "REDIS_URL": url}).redis_url
+    assert found is not None
+    assert found.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("postgresql://u:s3cr3t@h:notaport/ledger", "is no address"),
+        ("postgresql://u:s3cr3t@[::1/ledger", "is no address"),
+        ("sqlite:///", "has to name a file"),
+        ("sqlite:///:memory:", "has to name a file"),
+        ("sqlite:////srv/ledger.db?timeout=s3cr3t", "takes no parameters"),
+    ],
+)
+def test_a_ledger_that_is_none_is_a_mistake(url: str, what: str) -> None:
+    found = mistakes({"DATABASE_URL": SHOP, "LARDER_LEDGER_URL": url})
+    assert what in found["LARDER_LEDGER_URL"]
     assert "s3cr3t" not in str(found)
 
 

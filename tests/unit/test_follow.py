@@ -28,7 +28,7 @@ def test_a_run_whose_worker_was_lost_is_not_waited_for(
     monkeypatch.setattr(module, "NOTICE_PATIENCE", 0)
     run, _ = ledger.runs.create("shop", "command", stores=["local"])
     assert isinstance(ledger.leases.take(run.id, "dump", "host"), Lease)
-    past = datetime.now(UTC) - timedelta(seconds=1)
+    past = datetime.now(UTC) - module.RESTART_PATIENCE - timedelta(seconds=1)
     with ledger._engine.begin() as connection:
         connection.execute(tables.runs.update().values(lease_until=past))
     (ended,) = follow(ledger, [run.id])

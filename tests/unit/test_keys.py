@@ -61,6 +61,14 @@ def test_an_odd_path_is_still_toml(folder: Path) -> None:
     assert load({}).signing_key == folder / 'a\\b "c" ö.key'
 
 
+def test_a_path_that_commands_a_terminal_is_spelled_out(folder: Path) -> None:
+    odd = "a\x1b\x7f\x9b\u202e\U000e0001.key"
+    done = larder("new", "signer", "web1", "--out", odd)
+    assert all(character.isprintable() or character == "\n" for character in done.output)
+    (folder / "larder.toml").write_text(done.stdout, encoding="utf-8")
+    assert load({}).signing_key == folder / odd
+
+
 def test_a_file_is_never_overwritten(folder: Path) -> None:
     larder("new", "signer", "web1")
     before = (folder / "web1.signer.key").read_bytes()
