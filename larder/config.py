@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -141,7 +142,7 @@ class _Reader:
             backup_dir=backup_dir,
             state_dir=state_dir,
             ledger_url=self.environment.larder_ledger_url
-            or SecretStr(f"sqlite:///{state_dir / 'ledger.sqlite3'}"),
+            or SecretStr(f"sqlite:///{quote(str(state_dir / 'ledger.sqlite3'))}"),
             redis_url=self.environment.redis_url,
             log_format=self.environment.larder_log_format or general.log_format,
             spread=general.spread,

@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from larder import secret
 from larder.config import Settings, load
 from larder.errors import ConfigurationError, NotFoundError
+from larder.ledger import open_ledger
 from larder.settings import (
     DatabaseSettings,
     Environment,
@@ -279,6 +280,13 @@ def test_a_ledger_that_is_none_is_a_mistake(url: str, what: str) -> None:
     found = mistakes({"DATABASE_URL": SHOP, "LARDER_LEDGER_URL": url})
     assert what in found["LARDER_LEDGER_URL"]
     assert "s3cr3t" not in str(found)
+
+
+def test_a_state_folder_of_any_name_has_the_ledger_in_it(folder: Path) -> None:
+    state = folder / "a?b %2f#c"
+    ledger = open_ledger(load({"LARDER_STATE_DIR": str(state)}).ledger_url.get_secret_value())
+    ledger.close()
+    assert (state / "ledger.sqlite3").is_file()
 
 
 def test_secrets_for_buckets_are_masked() -> None:
