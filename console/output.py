@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape as _escape_markup
+from rich.measure import Measurement
 from rich.table import Table
 
 from larder.errors import LarderError
@@ -70,7 +71,9 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_column(heading.removeprefix(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)
+    # A row is a line, however narrow the terminal: names can be copied, and lines found by grep.
+    wanted = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    Console(highlight=False, width=wanted).print(table, soft_wrap=False)
 
 
 def fail(error: LarderError, *, as_json: bool) -> NoReturn:
