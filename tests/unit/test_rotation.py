@@ -23,8 +23,10 @@ from larder.naming import globals_name, manifest_name, pin_name, sidecar_name
 from larder.rotation import Cleared, Rotation
 from larder.settings import DatabaseSettings
 from larder.signing import Signer
+from larder.stores import open_store, settings_of
 from larder.stores.local import Local
 from larder.trust import Trust
+from tests.object_storage import ObjectServer
 from tests.shelves import SIGNER, lay, manifest_of
 
 NOW = datetime(2025, 10, 16, 2, 0, 30, tzinfo=UTC)
@@ -603,3 +605,19 @@ def test_only_abandoned_uploads_of_ours_are_discarded(tmp_path: Path, ledger: Le
     store = Begun(tmp_path, *abandoned, *others)
     assert sorted(rotation.discard_abandoned(store, database(), ledger)) == sorted(abandoned)
     assert store.begun == set(others)
+
+
+def test_abandoned_uploads_of_ours_go_from_a_bucket_and_others_stay(
+    object_server: ObjectServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = object_server.bucket()
+    ours, theirs = "backup_postgres_20251015_020000.sql.gz", "video.mp4"
+    run_through(ledger, fails=True, artifact=ours)
+    for name in (ours, theirs):
+        bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"backups/shop/{name}")
+    store = open_store(settings_of("s3")(name="s3", type="s3", bucket=bucket.name))
+    assert rotation.discard_abandoned(store, database(), ledger) == [f"shop/{ours}"]
+    assert [key for key, _ in bucket.uploads()] == [f"backups/shop/{theirs}"]
+    bucket.empty()
