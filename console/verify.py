@@ -47,7 +47,7 @@ def verify(
         _print_sum(findings, len(missing))
     if missing or any(finding.state == "broken" for finding in findings):
         return IntegrityError.exit_code
-    unread = [finding.unread.exit_code for finding in findings if finding.unread]
+    unread = [finding.failure.exit_code for finding in findings if finding.failure]
     return max([*unread, catalogue.exit_code(found, [])])
 
 

@@ -14,6 +14,24 @@ from collections.abc import Callable, Iterator
 from larder.streams import CHUNK
 
 
+def _started(
+    work: Callable[[Line], None], line: Line, over: Callable[[BaseException | None], None]
+) -> threading.Thread:
+    """A thread that does `work`, and then says to `line` that it is over, and what it raised."""
+
+    def run() -> None:
+        error = None
+        try:
+            work(line)
+        except BaseException as raised:  # noqa: BLE001 - raised again at the other end of the line
+            error = raised
+        over(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
 class Pushed(io.RawIOBase):
     """A reader of the bytes that `work` puts into a line, in a thread of its own, at most `depth` pieces ahead.
 
@@ -26,17 +44,7 @@ class Pushed(io.RawIOBase):
         self._line = Line(depth)
         self._rest = memoryview(b"")
         # The thread knows the line and not this reader, so that a reader which is let go of ends it.
-        self._thread = threading.Thread(target=self._work, args=(work, self._line), daemon=True)
-        self._thread.start()
-
-    @staticmethod
-    def _work(work: Callable[[Line], None], line: Line) -> None:
-        try:
-            work(line)
-        except BaseException as raised:  # noqa: BLE001 - raised again where the bytes are wanted
-            line.end(raised)
-        else:
-            line.end()
+        self._thread = _started(work, self._line, self._line.end)
 
     def readable(self) -> bool:
         return True
@@ -84,17 +92,7 @@ class WriteBehind(io.RawIOBase):
         super().__init__()
         self._line = Line(depth)
         self._held = bytearray()
-        self._thread = threading.Thread(target=self._work, args=(work, self._line), daemon=True)
-        self._thread.start()
-
-    @staticmethod
-    def _work(work: Callable[[Line], None], line: Line) -> None:
-        try:
-            work(line)
-        except BaseException as raised:  # noqa: BLE001 - raised again where the bytes come from
-            line.stop(raised)
-        else:
-            line.stop()
+        self._thread = _started(work, self._line, self._line.stop)
 
     def writable(self) -> bool:
         return True

@@ -66,6 +66,11 @@ class Finding:
     unread: LarderError | None = None
 
     @property
+    def failure(self) -> LarderError | None:
+        """Why nobody knows whether the copy is good. One that was deleted meanwhile need not be."""
+        return None if isinstance(self.unread, NotFoundError) else self.unread
+
+    @property
     def wrong(self) -> tuple[str, ...]:
         """All that is wrong: with its bytes, and what was known before they were read."""
         return (*self.copy.faults, *self.problems)
@@ -158,7 +163,8 @@ def verify(copies: Sequence[Copy], identities: Sequence[Path], progress: Progres
 
 def _examine(copy: Copy, identities: Sequence[Path], progress: Progress) -> Finding:
     began = time.monotonic()
-    problems, notes, read, unread = list[str](), list[str](), 0, None
+    problems, notes, read = list[str](), list[str](), 0
+    unread: LarderError | None = None
     for file, raw in _contents(copy.entry.manifest):
         reading = _Reading(copy, file, raw, identities)
         try:
@@ -167,7 +173,7 @@ def _examine(copy: Copy, identities: Sequence[Path], progress: Progress) -> Find
             problems.append(error.message)
         except NotFoundError as error:
             if _is_gone(copy):
-                unread = LarderError("it was deleted while it was read")
+                unread = NotFoundError("it was deleted while it was read")
             elif not any(file.name in fault for fault in copy.faults):
                 problems.append(error.message)
         except UnreachableError as error:

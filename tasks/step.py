@@ -181,7 +181,7 @@ def _after_failure(task: Task, link: _Link, work: Work, error: LarderError) -> N
     try:
         if error.retryable and work.lease.tries < MAX_TRIES:
             _try_again(task, work, error)
-        if link.spares(work):
+        if _is_spared(link, work):
             _carry_on(work, error)
             return
         work.complain(f"Backup of '{work.run.database}' failed at step {work.lease.step}: {error}")
@@ -192,6 +192,14 @@ def _after_failure(task: Task, link: _Link, work: Work, error: LarderError) -> N
     work.spool.remove()
     _tell(work)
     raise error from None
+
+
+def _is_spared(link: _Link, work: Work) -> bool:
+    try:
+        return link.spares(work)
+    except LarderError:
+        # Its database has left the configuration since the run began: nobody can say how many copies are enough.
+        return False
 
 
 def _try_again(task: Task, work: Work, error: LarderError) -> NoReturn:

@@ -54,15 +54,17 @@ def verify(self: Task, trigger: str = CALLED) -> None:
         self.send_event("task-progress", result=str(report))
 
     found = _shelf(settings, ledger)
-    bad = _missing(found, ledger) + _read(settings, ledger, found, Progress(watch))
-    away = [_Bad(f"store {name}", error.message, news=True) for name, error in found.unreachable.items()]
+    broken, unread = _read(settings, ledger, found, Progress(watch))
+    bad = _missing(found, ledger) + broken
+    failures = {**found.unreachable, **unread}
+    away = [_Bad(f"store {name}", error.message, news=True) for name, error in failures.items()]
     news = [one for one in (*bad, *away) if one.news]
     for whose in sorted({one.whose for one in news}):
         _tell(settings, whose, [one.text for one in news if one.whose == whose])
     if bad:
         raise IntegrityError(f"unable to verify every copy: {'; '.join(one.text for one in bad)}", _HINT)
-    if away:
-        raise next(iter(found.unreachable.values()))
+    if failures:
+        raise next(iter(failures.values()))
 
 
 def _shelf(settings: Settings, ledger: Ledger) -> Shelf:
@@ -93,22 +95,28 @@ def _missing(found: Shelf, ledger: Ledger) -> list[_Bad]:
     return bad
 
 
-def _read(settings: Settings, ledger: Ledger, found: Shelf, progress: Progress) -> list[_Bad]:
-    """Read the longest unread copies; gives those that are broken."""
+def _read(
+    settings: Settings, ledger: Ledger, found: Shelf, progress: Progress
+) -> tuple[list[_Bad], dict[str, LarderError]]:
+    """Read the longest unread copies; gives those that are broken, and why a store did not give all of its own."""
     opened = {name: open_store(store) for name, store in settings.stores.items()}
     copies = verification.copies_of(found.backups, opened)
     chosen = verification.longest_unread(copies, ledger, settings.verify_budget)
     progress.total = sum(copy.size for copy in chosen)
     logger.info("Verifying %d of %d copies (%s)...", len(chosen), len(copies), human_size(progress.total))
-    bad = []
+    bad: list[_Bad] = []
+    unread: dict[str, LarderError] = {}
     for finding in verification.verify(chosen, settings.identities, progress):
         is_news = verification.record(ledger, finding)
         if finding.state == "broken":
             text = f"{finding.copy.backup} in {finding.copy.store.name}: {'; '.join(finding.wrong)}"
             logger.error("A copy is broken: %s", text)
             bad.append(_Bad(finding.copy.database, text, is_news))
+        if finding.failure:
+            logger.error("A copy of %s could not be read: %s", finding.copy.backup, finding.failure.message)
+            unread.setdefault(finding.copy.store.name, finding.failure)
     logger.info("Verified %d copies, %d of them broken", len(chosen), len(bad))
-    return bad
+    return bad, unread
 
 
 def _tell(settings: Settings, whose: str, problems: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -153,15 +153,6 @@ class Runs:
             wanted.append(tables.runs.c.state.not_in(tables.ACTIVE))
         with self._engine.connect().execution_options(reads=True) as connection:
             return self._load(connection, *wanted, limit=limit)
-
-    def over(self, run_ids: Iterable[str]) -> set[str]:
-        """Those of `run_ids` that are over, or that the ledger does not know."""
-        asked = set(run_ids)
-        query = sa.select(tables.runs.c.id).where(
-            tables.runs.c.id.in_(asked), tables.runs.c.state.in_(tables.ACTIVE)
-        )
-        with self._engine.connect().execution_options(reads=True) as connection:
-            return asked - set(connection.execute(query).scalars())
 
     def lost_on(self, host: str) -> list[Run]:
         """The runs that lie in the spool of `host` and that nobody works on.

@@ -479,7 +479,6 @@ def test_latest_runs_come_newest_first(ledger: Ledger) -> None:
     assert [run.id for run in ledger.runs.latest("shop")] == [second.id, first.id]
     assert [run.id for run in ledger.runs.latest(failed=True)] == [first.id]
     assert [run.id for run in ledger.runs.latest(limit=1)] == [other.id]
-    assert ledger.runs.over([first.id, second.id, "unknown"]) == {first.id, "unknown"}
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:

@@ -19,7 +19,7 @@ from larder import catalog, verification
 from larder.codecs import codec
 from larder.codecs.age import Age
 from larder.encoding import Encoding
-from larder.errors import IntegrityError, UnreachableError
+from larder.errors import IntegrityError, RefusedError, UnreachableError
 from larder.ledger import Ledger, open_ledger
 from larder.progress import Progress
 from larder.stores.local import Local
@@ -233,6 +233,24 @@ def test_the_task_tells_of_a_store_that_is_empty(tmp_path: Path, channel: Channe
     assert "store nas" in channel.received[0]
 
 
+def test_the_task_does_not_succeed_with_what_it_could_not_read(
+    tmp_path: Path, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(tmp_path / "nas" / "shop", FIRST, GZIP)
+    opened = Local.open
+
+    def refuse_artifacts(self: Local, key: str) -> BinaryIO:
+        if key.endswith(".gz"):
+            raise RefusedError("unable to read: access denied (s3:GetObject)")
+        return opened(self, key)
+
+    monkeypatch.setattr(Local, "open", refuse_artifacts)
+    with pytest.raises(RefusedError, match="s3:GetObject"):
+        verify_task()
+    assert "store nas" in channel.received[0]
+    assert context.ledger().backups.all() == {}
+
+
 def test_the_task_tells_of_a_backup_that_only_another_manifest_knows(
     tmp_path: Path, channel: Channel
 ) -> None:
@@ -286,7 +304,7 @@ def test_what_is_deleted_while_it_is_read_is_no_alarm(tmp_path: Path, ledger: Le
     for path in (tmp_path / "nas").iterdir():
         path.unlink()
     (finding,) = verification.verify(copies, [], Progress())
-    assert finding.state == "unread"
+    assert (finding.state, finding.failure) == ("unread", None)
     assert not verification.record(ledger, finding)
     assert ledger.backups.all() == {}
 
