@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -21,6 +21,7 @@ from larder import databases, secret, stores
 from larder.naming import DATABASE_NAME
 from larder.problems import Problems, nearest
 from larder.settings import (
+    ApproverSettings,
     DatabaseSettings,
     Environment,
     General,
@@ -32,6 +33,7 @@ from larder.settings import (
 from larder.stores import StoreSettings
 
 __all__ = [
+    "ApproverSettings",
     "DatabaseSettings",
     "General",
     "NotifierSettings",
@@ -48,7 +50,7 @@ _NAME = re.compile(DATABASE_NAME)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: The tables that hold tables: [databases.NAME].
-SECTIONS = ("databases", "stores", "notifiers", "signers")
+SECTIONS = ("databases", "stores", "notifiers", "signers", "approvers")
 
 #: The kind, and the name, of the store that BACKUP_S3_BUCKET alone makes.
 _BUCKET_STORE = "s3"
@@ -58,6 +60,8 @@ _FOREIGN_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 #: One table of the file, as it was written.
 Raw = dict[str, Any]
+
+Key = TypeVar("Key", SignerSettings, ApproverSettings)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -153,7 +157,10 @@ class _Reader:
             stores=stores,
             databases=self._databases(tables["databases"], general, stores),
             notifiers=self._notifiers(tables["notifiers"]),
-            signers=self._signers(tables["signers"]),
+            signers=(signers := self._keys("signers", tables, SignerSettings)),
+            approvers=self._approvers(tables, signers),
+            request_life=general.request_life,
+            token_life=general.token_life,
             signing_key=(self.base / general.signing_key).absolute() if general.signing_key else None,
             warnings=tuple(self.warnings),
         )
@@ -264,17 +271,33 @@ class _Reader:
                 found["slack"] = NotifierSettings(name="slack", url=slack)
         return found
 
-    def _signers(self, tables: dict[str, Raw]) -> dict[str, SignerSettings]:
-        found: dict[str, SignerSettings] = {}
-        for name, table in tables.items():
-            path = f"signers.{name}"
-            checked = self.problems.validate(SignerSettings, table, path)
+    def _keys(self, section: str, tables: dict[str, dict[str, Raw]], kind: type[Key]) -> dict[str, Key]:
+        """The public keys of a section by name; one that two names have is a mistake."""
+        found: dict[str, Key] = {}
+        for name, table in tables[section].items():
+            path = f"{section}.{name}"
+            checked = self.problems.validate(kind, table, path)
             if checked is None:
                 continue
             for other in found.values():
                 if other.public_key == checked.public_key:
-                    self.problems.add(f"{path}.public_key", f"is the key of signer '{other.name}' too")
+                    self.problems.add(
+                        f"{path}.public_key", f"is the key of {section[:-1]} '{other.name}' too"
+                    )
             found[name] = checked.model_copy(update={"name": name})
+        return found
+
+    def _approvers(
+        self, tables: dict[str, dict[str, Raw]], signers: Mapping[str, SignerSettings]
+    ) -> dict[str, ApproverSettings]:
+        found = self._keys("approvers", tables, ApproverSettings)
+        hosts = {signer.public_key: name for name, signer in signers.items()}
+        for name, approver in found.items():
+            if approver.public_key in hosts:
+                what = f"is the key that '{hosts[approver.public_key]}' signs with, which has no passphrase"
+                self.problems.add(
+                    f"approvers.{name}.public_key", what, "make one: larder keys new approver NAME"
+                )
         return found
 
     def _databases(

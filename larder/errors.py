@@ -3,6 +3,7 @@
     LarderError                   exit 1   something failed
     ├── ConfigurationError        exit 2   the operator's settings; every mistake at once
     ├── NotFoundError             exit 3   no such database, backup, run
+    ├── NotAuthorisedError        exit 4   nobody with the right key has said yes to this
     ├── IntegrityError            exit 5   bytes are not what they were: checksum, size, end mark
     ├── UnreachableError          exit 6   a database, store or broker is out of reach; worth another try
     │   └── RefusedError          exit 6   it answered, and said no (password, name): another try says the same
@@ -50,6 +51,12 @@ class NotFoundError(LarderError):
     """A name that the operator gave means nothing here."""
 
     exit_code = 3
+
+
+class NotAuthorisedError(LarderError):
+    """A restore that nobody with the right key has approved, as it stands."""
+
+    exit_code = 4
 
 
 class IntegrityError(LarderError):

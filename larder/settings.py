@@ -151,6 +151,20 @@ class DatabaseSettings(Table):
         le=7 * DAY,
         description="a dump in which no byte moves for this long is ended and tried again",
     )
+    checks: tuple[str, ...] = Field(
+        default=(),
+        description="SQL queries that have to give true in a restored database before it goes live",
+    )
+    post_restore: tuple[str, ...] = Field(
+        default=(),
+        description="a command, word by word, that is run against a restored database before it goes live",
+    )
+    keep_replaced: Duration = Field(
+        default=7 * DAY,
+        ge=0,
+        le=366 * DAY,
+        description="how long a restore can be undone: what it replaced is kept",
+    )
     #: Folders to look for pg_dump in, beside PATH and the usual ones.
     postgres_bin: tuple[Path, ...] = Field(default=(), exclude=True)
     #: Where relative file names begin.
@@ -175,6 +189,23 @@ class DatabaseSettings(Table):
     @classmethod
     def _compression(cls, value: str) -> str:
         return one_of(value, list(codecs.compressions()))
+
+    @field_validator("checks")
+    @classmethod
+    def _checks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not value.strip() or ";" in value.strip().rstrip(";"):
+                raise ValueError("has to be one query, without a ; in it")
+        return tuple(value.strip().rstrip(";") for value in values)
+
+    @field_validator("post_restore", mode="before")
+    @classmethod
+    def _command(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(  # noqa: TRY004 - pydantic takes this one
+                'has to be a list of words, as ["npx", "prisma", "migrate", "deploy"]: there is no shell'
+            )
+        return value
 
     @field_validator("compression_level", "long_distance")
     @classmethod
@@ -210,6 +241,13 @@ class SignerSettings(Table):
     public_key: PublicKey = Field(description="the raw Ed25519 public key, 32 bytes in base64")
 
 
+class ApproverSettings(Table):
+    """One key that restores may be approved with."""
+
+    name: str = Field(default="", exclude=True)
+    public_key: PublicKey = Field(description="the raw Ed25519 public key, 32 bytes in base64")
+
+
 class General(Table):
     """The keys of larder.toml that stand outside every table."""
 
@@ -238,6 +276,11 @@ class General(Table):
     verify_budget: Size = Field(
         default=50 * 10**9, ge=1, description="how many bytes one such verification reads at most"
     )
+
+    request_life: Duration = Field(
+        default=DAY, ge=60, le=30 * DAY, description="how long a restore that was asked for can be approved"
+    )
+    token_life: Duration = Field(default=900, ge=30, le=DAY, description="how long an approval can be used")
 
 
 class Environment(Table):
@@ -296,6 +339,11 @@ class Settings:
     notifiers: Mapping[str, NotifierSettings] = field(default_factory=dict)
     #: Whose manifests are trusted; none configured: those of the ledger's own hosts.
     signers: Mapping[str, SignerSettings] = field(default_factory=dict)
+    #: Who may approve restores; none configured: nobody.
+    approvers: Mapping[str, ApproverSettings] = field(default_factory=dict)
+    #: Seconds that a request for a restore can be approved, and that an approval can be used.
+    request_life: int = DAY
+    token_life: int = 900
     #: The file of this host's signing key; None for the one in the state folder.
     signing_key: Path | None = None
     #: What can be worked with, and may not be what was meant.
@@ -310,6 +358,11 @@ class Settings:
     def signer_keys(self) -> dict[str, str]:
         """The public key of each configured signer."""
         return {name: signer.public_key for name, signer in self.signers.items()}
+
+    @property
+    def approver_keys(self) -> dict[str, str]:
+        """The public key of each configured approver."""
+        return {name: approver.public_key for name, approver in self.approvers.items()}
 
     def database(self, name: str) -> DatabaseSettings:
         """The database `name`; raises `NotFoundError`, with the nearest name, where there is none."""

@@ -7,6 +7,7 @@ The contract, which `tests/contracts/test_databases.py` holds every engine to:
 - `dump` writes a consistent snapshot into an empty folder and returns only when the engine's own tool has said that
   it is complete, its end mark was seen, and the bytes are on the disk. Called again with another folder it makes
   another dump. It leaves no process, no lock and no connection behind, whether it returns or raises.
+- What its backups take to come back is a `Restorer`: see `larder.restoring`.
 - A server that does not answer raises `UnreachableError`; one that refuses raises `RefusedError`; a full disk raises
   `ExhaustedError`; a dump that is not whole raises `IntegrityError`. The message names the database and never a secret.
 """
@@ -28,6 +29,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from larder.codecs import Codec
 from larder.errors import ConfigurationError
 from larder.progress import Progress
+from larder.restoring import Plan, Restorer
 
 if TYPE_CHECKING:
     from larder.config import DatabaseSettings
@@ -76,7 +78,7 @@ class Dump:
     tool: str
     #: When the snapshot was taken: ISO 8601, UTC.
     snapshot_at: str
-    #: `{"row_counts": "exact" | "off", "tables": {name: {"rows": n}}}`
+    #: `{"row_counts": "exact" | "off", "tables": {name: {"rows": n}}}`, and what else a restore by this engine needs.
     fingerprint: dict[str, Any]
     #: The server's roles and tablespaces, where asked for.
     globals: Piece | None = None
@@ -155,6 +157,30 @@ def secrets_in(url: str) -> list[str]:
     except ValueError:
         return []
     return [spelling for value in found if value for spelling in {value, unquote(value)}]
+
+
+def address_in(url: str, base: Path) -> str:
+    """Where a connection string leads, in one spelling, without user and secrets: `postgresql://db.example:5432/shop`.
+
+    Two of them are the same database when their addresses are equal. A relative file name begins at `base`.
+    """
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    found: str = module.address_in(url, base)
+    return found
+
+
+def sibling(url: str, name: str) -> str:
+    """The connection string of database `name` on the same server; raises `ConfigurationError` where there is none."""
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    found: str = module.sibling(url, name)
+    return found
+
+
+def open_restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
+    """What brings backups into the database that `settings` describe; nothing is touched until it is used."""
+    module = importlib.import_module(f"{__name__}.{settings.engine}")
+    made: Restorer = module.restorer(settings, plan)
+    return made
 
 
 def open_database(settings: DatabaseSettings, state_dir: Path) -> Database:
