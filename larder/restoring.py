@@ -142,12 +142,12 @@ class Restorer(ABC):
     def load(self, content: Content, progress: Progress, say: Callable[[str], None]) -> list[str]:
         """Build the new database beside the live one, whole and on the disk; gives warnings.
 
-        `progress` counts bytes of `source.raw_size`. In a mode that is not `beside`, prepares everything, builds nothing.
+        `progress` counts bytes of `source.raw_size`. In a mode that is not `beside`, it only prepares.
         """
 
     @abstractmethod
     def examine(self, content: Content, progress: Progress) -> list[str]:
-        """How what `load` built differs from the backup's fingerprint, and which `checks` are not true; none if all fits.
+        """How what `load` built differs from the backup's fingerprint, and which `checks` are not true.
 
         In a mode that is not `beside`, `swap` does this inside its transaction, and this gives none.
         """
