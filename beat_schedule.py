@@ -10,6 +10,9 @@ from celery.schedules import BaseSchedule, schedstate
 from larder.config import DatabaseSettings, Settings
 from larder.schedule import next_slot, offset
 
+#: How often lost runs are looked for, and what is kept too long is let go.
+GUARD_EVERY = timedelta(minutes=1)
+
 
 class DatabaseSchedule(BaseSchedule):
     """A cron expression in a time zone, moved by a fixed offset.
@@ -54,7 +57,7 @@ class DatabaseSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What beat sends, and when: for each database a `backup` with its name, and `verify` where it was asked for."""
+    """What beat sends, and when: a `backup` for each database, `verify` where it was asked for, and the `guard`."""
     entries = {f"backup {name}": _entry(database, settings) for name, database in settings.databases.items()}
     if settings.verify:
         entries["verify"] = {
@@ -62,6 +65,12 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
             "schedule": DatabaseSchedule(settings.verify, "UTC"),
             "kwargs": {"trigger": "schedule"},
         }
+    # One that nobody took in time is not missed: the next one does the same.
+    entries["guard"] = {
+        "task": "guard",
+        "schedule": GUARD_EVERY,
+        "options": {"expires": GUARD_EVERY.total_seconds()},
+    }
     return entries
 
 

@@ -1,76 +1,15 @@
-"""The command line. Each command is one call into a module of its own; what they share is here."""
+"""The command line. Each command is one call into a module of its own; what they share is in `console.root`."""
 
 from __future__ import annotations
 
-import functools
-import signal
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
-import larder
-from console import backup, catalogue, doctor, keys, output, pins, prune, rebuild, runs, status, verify
-from larder.errors import ConfigurationError, LarderError
+from console import backup, catalogue, doctor, keys, pins, prune, rebuild, restore_cli, runs, status, verify
+from console.root import command, main
 
-_EXIT_CODES = """
-\b
-Exit codes:
-  0  done
-  1  failed
-  2  usage or configuration
-  3  no such database, backup or run
-  5  integrity: checksum, signature, size, end mark, a backup that is gone
-  6  database, store or broker out of reach
-"""
-
-
-@click.group(
-    help=f"""Back up databases, and have every backup read back before it counts.
-
-The database comes from DATABASE_URL, or many of them from larder.toml (see larder.example.toml). Without REDIS_URL a
-command starts the Redis and the worker that it needs, and ends them.
-{_EXIT_CODES}""",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-@click.version_option(larder.__version__, prog_name="larder")
-def main() -> None:
-    """The group of all commands."""
-    output.take_any_text()
-    # Ended by its reader (`larder list | head`), a command has nothing to say about it.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
-
-def _see_that_it_is_text(arguments: Mapping[str, Any]) -> None:
-    """Raise `ConfigurationError` for bytes that are no UTF-8, which neither a ledger nor JSON can hold."""
-    for value in arguments.values():
-        for text in value if isinstance(value, tuple) else (value,):
-            try:
-                str(text).encode()
-            except UnicodeEncodeError:
-                raise ConfigurationError(
-                    f"unable to read an argument: {str(text)!r} is not UTF-8", "see how the shell quoted it"
-                ) from None
-
-
-def command(name: str, group: click.Group = main) -> Callable[[Callable[..., int | None]], click.Command]:
-    """A command with `--json`, whose function gives an exit code, and whose errors are printed as they should be."""
-
-    def decorate(function: Callable[..., int | None]) -> click.Command:
-        @functools.wraps(function)
-        def run(as_json: bool, **arguments: Any) -> None:
-            try:
-                _see_that_it_is_text(arguments)
-                code = function(as_json=as_json, **arguments)
-            except LarderError as error:
-                output.fail(error, as_json=as_json)
-            raise SystemExit(code or 0)
-
-        option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-        return group.command(name)(option(run))
-
-    return decorate
+__all__ = ["main", "restore_cli"]
 
 
 @command("backup")
@@ -232,26 +171,39 @@ def _rebuild(*, store: str | None, as_json: bool) -> int:
 
 @main.group("keys")
 def _keys() -> None:
-    """Make the keys that vouch for backups."""
+    """Make the keys that vouch for backups, and those that approve restores."""
 
 
 @command("new", _keys)
-@click.argument("kind", type=click.Choice(["signer"]))
+@click.argument("kind", type=click.Choice(["signer", "approver"]))
 @click.argument("name", metavar="NAME")
-@click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Where to; NAME.signer.key here."
-)
-@click.option(
-    "--no-passphrase", is_flag=True, help="Said or not, a signer's file has none: workers sign unattended."
-)
-def _new_key(kind: str, name: str, *, out: Path | None, no_passphrase: bool, as_json: bool) -> int:  # noqa: ARG001
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where to; NAME.KIND.key here.")
+@click.option("--no-passphrase", is_flag=True, help="Keep an approver's key in clear; a signer's always is.")
+def _new_key(kind: str, name: str, *, out: Path | None, no_passphrase: bool, as_json: bool) -> int:
     """Write a new private key to a file that only its owner can read, and print the lines for larder.toml.
 
-    A signer is the key that a host signs manifests with. NAME is what the configuration calls it.
+    A signer is the key that a host signs manifests with; workers use it unattended, so it has no passphrase. An
+    approver is the key of a person who may approve restores; it belongs on that person's own machine, never on a
+    worker. NAME is what the configuration calls it.
 
     \b
     Examples:
-      larder keys new signer web1
       larder keys new signer web1 --out /etc/larder/web1.signer.key
+      larder keys new approver alice
     """
+    if kind == "approver":
+        return keys.new_approver(name, out, passphrase=not no_passphrase, as_json=as_json)
     return keys.new_signer(name, out, as_json=as_json)
+
+
+@command("show", _keys)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--name", required=True, metavar="NAME", help="What the configuration calls it.")
+def _show_key(file: Path, *, name: str, as_json: bool) -> int:
+    """Print the lines for larder.toml that belong to a key which exists already. Asks for no passphrase.
+
+    \b
+    Example, on a new machine:
+      larder keys show alice.approver.key --name alice >> larder.toml
+    """
+    return keys.show(file, name, as_json=as_json)

@@ -16,15 +16,23 @@ def print_runs(database: str | None, *, failed: bool, limit: int, as_json: bool)
     """Print the newest runs; gives the exit code."""
     if database is not None:
         context.settings().database(database)
-    found = context.ledger().runs.latest(database, failed=failed, limit=limit)
+    found = context.ledger().runs.latest(database, kind=None, failed=failed, limit=limit)
     if as_json:
         output.print_json([_document(run) for run in found])
         return 0
     rows = [
-        (run.id, run.database, run.state, output.moment(run.created), human_seconds(run.seconds), _what(run))
+        (
+            run.id,
+            run.kind,
+            run.database,
+            run.state,
+            output.moment(run.created),
+            human_seconds(run.seconds),
+            _what(run),
+        )
         for run in found
     ]
-    output.print_table(("run", "database", "state", "started (UTC)", ">time", ""), rows)
+    output.print_table(("run", "", "database", "state", "started (UTC)", ">time", ""), rows)
     for run in found:
         if run.state == "failed":
             output.out.print(
@@ -37,17 +45,20 @@ def watch(run_id: str, *, as_json: bool) -> int:
     """Follow a run to its end; gives the exit code that it ended with."""
     ledger = context.ledger()
     (run,) = follow(ledger, [ledger.runs.get(run_id).id])
-    if as_json:
+    if as_json and run.kind == "restore":
+        output.print_json(documents.of_restore(run, ledger.requests.of_run(run.id), ledger))
+    elif as_json:
         output.print_json(documents.of_run(run, context.settings(), ledger))
     else:
-        output.out.print(f"{escape(run.backup)}: {run.state} after {human_seconds(run.seconds)}")
+        what = run.backup if run.kind == "backup" else f"restore into {run.database}"
+        output.out.print(f"{escape(what)}: {run.state} after {human_seconds(run.seconds)}")
     return documents.exit_code(run)
 
 
 def _what(run: Run) -> str:
     if run.state == "failed":
         return f"at {run.failed_step or 'start'}"
-    if run.state == "stored":
+    if run.state in ("stored", "done"):
         return run.artifact or ""
     return " ".join(filter(None, [run.step, run.progress]))
 
@@ -55,7 +66,8 @@ def _what(run: Run) -> str:
 def _document(run: Run) -> dict[str, Any]:
     return {
         "run": run.id,
-        "backup": run.backup,
+        "kind": run.kind,
+        "backup": run.backup if run.kind == "backup" else None,
         "database": run.database,
         "trigger": run.trigger,
         "state": run.state,

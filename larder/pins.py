@@ -20,19 +20,27 @@ from larder.stores import Store
 
 def pin(store: Store, entry: Entry, now: datetime) -> None:
     """Have the backup kept in `store`. Pinning twice is fine; raises `NotFoundError` where it was deleted meanwhile."""
-    key = pin_name(entry.artifact_key)
+    pin_artifact(store, entry.artifact_key, entry.manifest_key, now)
+
+
+def pin_artifact(store: Store, artifact: str, manifest: str, now: datetime) -> None:
+    """The same, for a backup whose artifact and manifest are known to have these keys."""
+    key = pin_name(artifact)
     if store.size(key) is None:
         _put(store, key, now)
-    if store.size(entry.manifest_key) is None:
+    if store.size(manifest) is None:
         store.delete(key)
-        raise NotFoundError(
-            f"unable to pin backup '{entry.backup}': it has just been deleted from {store.name}"
-        )
+        raise NotFoundError(f"unable to pin {artifact}: its backup has just been deleted from {store.name}")
 
 
 def unpin(store: Store, entry: Entry) -> None:
     """Leave the backup in `store` to the retention policy again. One that is not pinned is fine."""
-    key = pin_name(entry.artifact_key)
+    unpin_artifact(store, entry.artifact_key)
+
+
+def unpin_artifact(store: Store, artifact: str) -> None:
+    """The same, for the backup whose artifact has this key."""
+    key = pin_name(artifact)
     if store.size(key) is not None:
         store.delete(key)
 

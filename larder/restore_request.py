@@ -74,6 +74,8 @@ class Into:
     description: Line
     #: Bytes of what is there and will be replaced; None where nothing is.
     replaces: Size | None
+    #: The connection string, without secrets, of a database that is not configured.
+    url: Line | None
 
 
 @dataclass(frozen=True)

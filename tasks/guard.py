@@ -1,25 +1,37 @@
-"""guard: runs whose worker was killed go on from the step that was open."""
+"""guard: runs whose worker was killed go on from the step that was open, and what is kept too long is let go."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from celery import shared_task
 
-from larder.errors import LarderError
+from larder import pins
+from larder.databases import open_restorer
+from larder.errors import LarderError, UnreachableError
 from larder.ledger.leases import LAST_STEP
+from larder.ledger.requests import Request
 from larder.ledger.runs import Run
+from larder.restore_target import settings_for
+from larder.restoring import Restorer
+from larder.stores import open_store
 from tasks import chain, context
-from tasks.step import MAX_TRIES, logger
+from tasks.step import MAX_TRIES, logger, tell
 
 
 @shared_task(name="guard")
 def guard() -> int:
-    """Send the chains of lost runs in this host's spool again; gives how many.
+    """Send the chains of lost runs in this host's spool again; gives how many. Then see to restores that are over.
 
     What a step has made is found by its next attempt: a finished folder in the spool, parts of an upload in a bucket. A
     step that has cost its worker too often ends the run. However many guards there are, one of them acts.
     """
     ledger = context.ledger()
-    return sum(_take_up(run) for run in ledger.runs.lost_on(context.host()) if ledger.runs.take_up(run))
+    taken_up = sum(_take_up(run) for run in ledger.runs.lost_on(context.host()) if ledger.runs.take_up(run))
+    _settle()
+    _remove_leftovers()
+    _let_go()
+    return taken_up
 
 
 def _take_up(run: Run) -> bool:
@@ -32,8 +44,62 @@ def _take_up(run: Run) -> bool:
             "see the worker's log and the system's (out of memory?)",
         )
         context.ledger().runs.abandon(run.id, error)
-        chain.send(run, LAST_STEP)
+        tell(run, error)
         return False
     logger.warning("run %s of %s was lost at step %s and goes on", run.id, run.database, step.name)
     chain.send(run, step.name, step.store)
     return True
+
+
+def _settle() -> None:
+    """Have restores closed whose run was ended from outside, or whose last message is lost."""
+    runs = context.ledger().runs
+    for request in context.ledger().requests.in_state("running"):
+        run = runs.get(request.run or "")
+        if run.over and run.step_named(LAST_STEP).state == "pending":
+            try:
+                chain.send(run, LAST_STEP)
+            except UnreachableError as error:
+                logger.error("restore %s is over, and could not be closed: %s", request.id, error.message)
+
+
+def _remove_leftovers() -> None:
+    """Remove what a failed restore has built beside its target, where that did not answer before."""
+    for request in context.ledger().requests.with_leftovers():
+        try:
+            _restorer(request).drop_new()
+            context.ledger().requests.note_leftover(request.id, there=False)
+            logger.info("what restore %s had built was removed", request.id)
+        except LarderError as error:
+            logger.error("what restore %s had built could not be removed: %s", request.id, error.message)
+
+
+def _let_go() -> None:
+    """Let go of what restores replaced once they can be undone no longer, and of the pins of their safety backups."""
+    for request in context.ledger().requests.no_longer_kept(datetime.now(UTC)):
+        try:
+            dropped = _restorer(request).drop_kept(request.kept) if request.kept else False
+            _unpin(request)
+        except LarderError as error:
+            logger.error("what restore %s replaced could not be let go: %s", request.id, error.message)
+            continue
+        context.ledger().requests.let_go(request, dropped=dropped)
+        name = request.kept.name if request.kept else request.safety
+        logger.info("restore %s can be undone no longer: %s was let go", request.id, name)
+
+
+def _unpin(request: Request) -> None:
+    known = context.ledger().backups.get(request.safety) if request.safety else None
+    if known is None:
+        return
+    stores = context.settings().stores
+    for name, copy in known.copies.items():
+        if name in stores:
+            pins.unpin_artifact(open_store(stores[name]), copy.key)
+    context.ledger().backups.set_pinned(known.id, pinned=False)
+
+
+def _restorer(request: Request) -> Restorer:
+    document = request.document
+    source = document.wanted.backup.partition("/")[0]
+    return open_restorer(settings_for(context.settings(), document.into, source), document.plan)

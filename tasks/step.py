@@ -20,11 +20,12 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from larder.config import DatabaseSettings, Settings
-from larder.errors import LarderError, LeaseLostError, UnreachableError
+from larder.errors import LarderError, LeaseLostError, NotAuthorisedError, NotFoundError, UnreachableError
 from larder.ledger import Ledger
 from larder.ledger.journal import Level
 from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
-from larder.ledger.runs import BACKUP_STEPS, Run
+from larder.ledger.requests import WORKER
+from larder.ledger.runs import BACKUP_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
 from larder.progress import Progress, Report
 from larder.secret import redact
 from larder.spool import Spool, disk_error
@@ -87,6 +88,9 @@ class Work:
         text = redact(text)
         context_of_line = {"database": self.run.database, "run": self.run.id, "step": self.lease.step}
         logger.log(_LEVELS[level], "%s", text, extra=context_of_line)
+        if self.run.parent:
+            # Whoever follows a restore reads of its safety backup too.
+            self.ledger.journal.write(self.run.parent, level, f"Safety backup: {text}")
         self.ledger.journal.write(self.run.id, level, text)
 
 
@@ -95,6 +99,7 @@ class _Link:
     """What a step's own file says of it."""
 
     name: str
+    kind: Kind
     function: Callable[[Work], None]
     #: Whether the run stands although this link failed for good.
     spares: Callable[[Work], bool]
@@ -106,17 +111,17 @@ def stored(_work: Work) -> bool:
 
 
 def step(
-    name: str, spares: Callable[[Work], bool] = lambda _work: False
+    name: str, kind: Kind = "backup", spares: Callable[[Work], bool] = lambda _work: False
 ) -> Callable[[Callable[[Work], None]], Task]:
-    """Make a function of `Work` the link `name` of the backup chain.
+    """Make a function of `Work` the link `name` of the chain of a `kind`.
 
     `spares` says whether a failure of this link is a warning, after which the chain goes on.
     """
 
     def decorate(function: Callable[[Work], None]) -> Task:
-        this = _Link(name, function, spares)
+        this = _Link(name, kind, function, spares)
 
-        @shared_task(bind=True, name=chain.task_name(name), max_retries=None)
+        @shared_task(bind=True, name=chain.task_name(name, kind), max_retries=None)
         def link(self: Task, run_id: str, store: str = "") -> None:
             try:
                 _run(self, this, run_id, store)
@@ -142,6 +147,8 @@ def _wait_for_ledger(task: Task, error: sa.exc.OperationalError) -> NoReturn:
 def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     ledger = context.ledger()
     name = link.name
+    if link.kind == "restore":
+        _see_that_it_was_approved(ledger, link, run_id)
     lease = ledger.leases.take(run_id, name, context.host(), store)
     if isinstance(lease, Refusal):
         if lease is Refusal.DONE:
@@ -158,6 +165,23 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
         raise Ignore from None
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to end
         _after_failure(task, link, work, _as_larder_error(error, work))
+
+
+def _see_that_it_was_approved(ledger: Ledger, link: _Link, run_id: str) -> None:
+    """Refuse a link of a restore that no approval has begun: anybody who can reach Redis can send one."""
+    try:
+        run: Run | None = ledger.runs.get(run_id)
+    except NotFoundError:
+        run = None
+    if run is not None and run.kind == "restore":
+        first = run.steps[0]
+        if link.name == first.name or first.state == "done" or run.over:
+            return
+    ledger.audit.write("refused", None, WORKER, step=link.name, run=str(run_id)[:80], why="not authorised")
+    raise NotAuthorisedError(
+        f"unable to start step '{link.name}' of run '{run_id}': nobody has approved it",
+        "a restore begins with larder restore request, and goes on with larder restore run",
+    )
 
 
 def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
@@ -184,13 +208,13 @@ def _after_failure(task: Task, link: _Link, work: Work, error: LarderError) -> N
         if _is_spared(link, work):
             _carry_on(work, error)
             return
-        work.complain(f"Backup of '{work.run.database}' failed at step {work.lease.step}: {error}")
+        work.complain(f"{_title(work.run)} failed at step {work.lease.step}: {error}")
         work.ledger.leases.fail(work.lease, error, also=work.also)
     except LeaseLostError as lost:
         logger.warning("%s", lost.message)
         raise Ignore from None
     work.spool.remove()
-    _tell(work)
+    tell(work.run, error)
     raise error from None
 
 
@@ -220,11 +244,26 @@ def _carry_on(work: Work, error: LarderError) -> None:
     work.ledger.leases.finish(work.lease, error=error.message)
 
 
-def _tell(work: Work) -> None:
+def _title(run: Run) -> str:
+    return f"{'Restore' if run.kind == 'restore' else 'Backup'} of '{run.database}'"
+
+
+def tell(run: Run, error: LarderError) -> None:
+    """Have people told of a run that has failed. Where it was a part of another's chain, that one fails with it."""
+    if run.parent:
+        outer = context.ledger().runs.get(run.parent)
+        cause = type(error)(
+            f"its safety backup failed: {error.message}",
+            f"{error.hint}{'; ' if error.hint else ''}nothing was replaced. For a database that is too broken to be "
+            "dumped, ask for a restore with --no-safety-backup",
+        )
+        context.ledger().runs.abandon(outer.id, cause, SAFETY)
+        context.ledger().journal.write(outer.id, "ERROR", f"{_title(outer)} failed at step {SAFETY}: {cause}")
+        run = outer
     try:
-        chain.send(work.run, LAST_STEP)
-    except UnreachableError as error:
-        logger.error("run %s failed, and nobody could be told: %s", work.run.id, error.message)
+        chain.send(run, LAST_STEP)
+    except UnreachableError as away:
+        logger.error("run %s failed, and nobody could be told: %s", run.id, away.message)
 
 
 def _as_larder_error(error: Exception, work: Work) -> LarderError:
@@ -269,4 +308,4 @@ class _Keeper:
                 logger.warning("unable to renew the lease of run %s", self._lease.run, exc_info=True)
 
 
-assert BACKUP_STEPS[-1] == LAST_STEP  # noqa: S101 - two modules name the same link
+assert BACKUP_STEPS[-1] == RESTORE_STEPS[-1] == LAST_STEP  # noqa: S101 - two modules name the same link

@@ -19,6 +19,7 @@ from beat_schedule import beat_schedule
 from larder.config import Settings
 from larder.errors import LarderError
 from larder.ledger.leases import TTL
+from larder.secret import MASK
 from tasks import context
 from workers import log, routing
 
@@ -37,13 +38,38 @@ TASK_MODULES = (
     "tasks.guard",
     "tasks.prune",
     "tasks.verify",
+    "tasks.restore",
+    "tasks.authorize",
+    "tasks.fetch",
+    "tasks.check",
+    "tasks.safety",
+    "tasks.load",
+    "tasks.examine",
+    "tasks.migrate",
+    "tasks.swap",
+    "tasks.restore_notify",
 )
+
+
+#: What stands in the place of a token wherever Celery shows a task's arguments.
+_HIDDEN = "token"
+
+
+class _App(Celery):
+    """Celery, which never shows an approval's token: not in events, so not in Flower, and not in a log."""
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        if kwargs and _HIDDEN in kwargs:
+            options.setdefault("kwargsrepr", repr({**kwargs, _HIDDEN: MASK}))
+        if name == "restore" and args and len(args) > 1:
+            options.setdefault("argsrepr", repr((args[0], MASK)))
+        return super().send_task(name, args, kwargs, **options)
 
 
 def make_app(settings: Settings) -> Celery:
     """The application for `settings`."""
     broker = settings.redis_url.get_secret_value() if settings.redis_url else DEFAULT_BROKER
-    made = Celery("larder", broker=broker, include=TASK_MODULES)
+    made = _App("larder", broker=broker, include=TASK_MODULES)
     made.conf.update(
         beat_schedule=beat_schedule(settings),
         beat_schedule_filename=str(settings.state_dir / "celerybeat-schedule"),

@@ -1,4 +1,4 @@
-"""Which queue a task goes to: the dump to its database's queue, the rest to the host that holds its spool."""
+"""Which queue a task goes to: a first step to its database's queue, the rest to the host that holds its spool."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from kombu import Queue
 
 from larder.config import Settings
 from larder.errors import NotFoundError
-from larder.ledger.runs import BACKUP_STEPS
+from larder.ledger.runs import BACKUP_STEPS, RESTORE_STEPS, Run
 from tasks import context
 from tasks.chain import task_name
 
 #: Where backups are asked for, and where dumps go unless their database names another queue.
 DEFAULT_QUEUE = "backup"
 
-_DUMP = task_name(BACKUP_STEPS[0])
-_AFTER_DUMP = frozenset(task_name(name) for name in BACKUP_STEPS[1:])
+#: Where restores are asked for and begin, unless their database names another queue than the default.
+RESTORE_QUEUE = "restore"
+
+#: The task that begins a restore.
+_RESTORE = "restore"
+
+_FIRST = frozenset({task_name(BACKUP_STEPS[0]), task_name(RESTORE_STEPS[0], "restore")})
+_LATER = frozenset(
+    {
+        *(task_name(name) for name in BACKUP_STEPS[1:]),
+        *(task_name(name, "restore") for name in RESTORE_STEPS[1:]),
+    }
+)
 
 
 def host_queue(host: str) -> str:
@@ -26,7 +37,7 @@ def host_queue(host: str) -> str:
 
 def queues(settings: Settings) -> list[Queue]:
     """What a worker consumes that is started without `-Q`: every queue that a database names."""
-    names = {DEFAULT_QUEUE, *(database.queue for database in settings.databases.values())}
+    names = {DEFAULT_QUEUE, RESTORE_QUEUE, *(database.queue for database in settings.databases.values())}
     return [Queue(name) for name in sorted(names)]
 
 
@@ -35,15 +46,25 @@ def route(
 ) -> dict[str, str] | None:
     """Celery's router: looks a link's run up in the ledger, as it is sent.
 
-    A failed run that never reached a host is told about by whoever takes the default queue.
+    A failed run that never reached a host is told about by whoever takes the queue that it would have begun in.
     """
-    if name != _DUMP and name not in _AFTER_DUMP:
+    if name == _RESTORE:
+        return {"queue": RESTORE_QUEUE}
+    if name not in _FIRST and name not in _LATER:
         return None
     run_id = args[0] if args else (kwargs or {}).get("run_id", "")
     try:
         run = context.ledger().runs.get(run_id)
-        if name == _DUMP:
-            return {"queue": context.settings().database(run.database).queue}
     except NotFoundError:
         return {"queue": DEFAULT_QUEUE}
-    return {"queue": host_queue(run.host) if run.host else DEFAULT_QUEUE}
+    if name in _LATER and run.host:
+        return {"queue": host_queue(run.host)}
+    return {"queue": _first_queue(run)}
+
+
+def _first_queue(run: Run) -> str:
+    try:
+        queue = context.settings().database(run.database).queue
+    except NotFoundError:
+        queue = DEFAULT_QUEUE
+    return RESTORE_QUEUE if run.kind == "restore" and queue == DEFAULT_QUEUE else queue

@@ -12,6 +12,8 @@ manifests, which are the truth about backups.
 | `backups` | which backups and copies are known, and their proof |
 | `journal` | the lines that a run wrote for people |
 | `signers` | which keys its hosts sign manifests with |
+| `requests` | which restores were asked for, approved, spent, undone |
+| `audit` | who did what about restores, so that nobody can unsay it |
 | `slots` | whether the clock has started a task already |
 """
 
@@ -19,9 +21,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from larder.ledger.audit import Audit
 from larder.ledger.backups import Backups
 from larder.ledger.journal import Journal
 from larder.ledger.leases import Leases
+from larder.ledger.requests import Requests
 from larder.ledger.runs import Runs
 from larder.ledger.schema import open_engine
 from larder.ledger.signers import Signers
@@ -41,6 +45,8 @@ class Ledger:
         self.journal = Journal(engine)
         self.signers = Signers(engine)
         self.slots = Slots(engine)
+        self.audit = Audit(engine)
+        self.requests = Requests(engine, self.runs, self.audit)
 
     def close(self) -> None:
         """Let go of every connection."""

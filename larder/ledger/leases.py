@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from larder.errors import LarderError, LeaseLostError, NotFoundError
 from larder.ledger import tables
-from larder.ledger.runs import QUEUE_PATIENCE
+from larder.ledger.runs import QUEUE_PATIENCE, SAFETY, good_end
 
 #: How long a lease lasts without being renewed.
 TTL = timedelta(seconds=60)
@@ -77,7 +77,7 @@ class Leases:
                 .all()
             )
             link = _link(links, run_id, step, store)
-            refusal = _refusal(run, links, link, now)
+            refusal = _refusal(run, links, link, now) or _out_of_turn(connection, run, step)
             if refusal is not None:
                 return refusal
             lease = Lease(
@@ -93,8 +93,10 @@ class Leases:
 
     def renew(self, lease: Lease) -> None:
         """Hold on to `lease` for another `TTL`; raises `LeaseLostError`."""
+        now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            _guarded(connection, lease, lease_until=datetime.now(UTC) + TTL)
+            _guarded(connection, lease, lease_until=now + TTL)
+            _hold_outer(connection, lease, now)
 
     def report(self, lease: Lease, progress: str) -> None:
         """Write down how far the step is; raises `LeaseLostError`."""
@@ -131,12 +133,8 @@ class Leases:
             _end_step(connection, lease, now, "failed" if error else "done", error)
             if also is not None:
                 also(connection)
-            if lease.step == LAST_STEP:
-                connection.execute(
-                    tables.runs.update()
-                    .where(tables.runs.c.id == lease.run, tables.runs.c.state.in_(tables.ACTIVE))
-                    .values(state="stored", finished=now)
-                )
+            _hold_outer(connection, lease, now)
+            _end_run(connection, lease, now)
 
     def wait(self, lease: Lease, error: LarderError, seconds: float) -> None:
         """Give the step back, to be started again in `seconds`; raises `LeaseLostError`."""
@@ -213,6 +211,54 @@ def _refusal(
         # A failed upload that the chain went on without: a message of it that comes late starts nothing anew.
         return Refusal.PASSED
     return None
+
+
+def _out_of_turn(connection: sa.Connection, run: sa.RowMapping, step: str) -> Refusal | None:
+    """Whether a run that is a part of another's chain, or that has such a part, is not at this point of it yet."""
+    if step == SAFETY:
+        part = sa.select(tables.runs.c.id).where(
+            tables.runs.c.parent == run["id"], tables.runs.c.state.in_(tables.ACTIVE)
+        )
+        return Refusal.EARLY if connection.execute(part.limit(1)).scalar() else None
+    if run["parent"] is None:
+        return None
+    outer = sa.select(tables.runs.c.state).where(tables.runs.c.id == run["parent"])
+    if connection.execute(outer).scalar() not in tables.ACTIVE:
+        return Refusal.OVER
+    states = sa.select(tables.steps.c.name, tables.steps.c.state)
+    before = connection.execute(
+        states.where(tables.steps.c.run == run["parent"]).order_by(tables.steps.c.position)
+    )
+    for name, state in before:
+        if name == SAFETY:
+            return None
+        if state != "done":
+            return Refusal.EARLY
+    return None
+
+
+def _hold_outer(connection: sa.Connection, lease: Lease, now: datetime) -> None:
+    """While a part of its chain is at work, a run is not lost."""
+    mine = sa.select(tables.runs.c.parent).where(tables.runs.c.id == lease.run).scalar_subquery()
+    connection.execute(
+        tables.runs.update()
+        .where(tables.runs.c.id == mine, tables.runs.c.state.in_(tables.ACTIVE))
+        .values(lease_until=now + QUEUE_PATIENCE)
+    )
+
+
+def _end_run(connection: sa.Connection, lease: Lease, now: datetime) -> None:
+    """End the run well where this was its last link."""
+    links = sa.select(tables.steps.c.name, tables.steps.c.store).where(tables.steps.c.run == lease.run)
+    last = connection.execute(links.order_by(tables.steps.c.position.desc()).limit(1)).one()
+    if tuple(last) != (lease.step, lease.store):
+        return
+    kind = connection.execute(sa.select(tables.runs.c.kind).where(tables.runs.c.id == lease.run)).scalar_one()
+    connection.execute(
+        tables.runs.update()
+        .where(tables.runs.c.id == lease.run, tables.runs.c.state.in_(tables.ACTIVE))
+        .values(state=good_end(kind), finished=now)
+    )
 
 
 def _this_link(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:

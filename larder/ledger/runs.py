@@ -14,10 +14,38 @@ from larder.errors import BusyError, LarderError, NotFoundError
 from larder.ledger import tables
 from larder.naming import backup_id, stamp_of
 
-State = Literal["queued", "running", "stored", "failed"]
+State = Literal["queued", "running", "stored", "done", "failed"]
+
+#: Which chain a run passes through.
+Kind = Literal["backup", "restore"]
 
 #: The links of the backup chain, in order.
 BACKUP_STEPS = ("dump", "compress", "checksum", "upload", "rotate", "notify")
+
+#: Those of a backup within a restore's chain, which goes on where they end.
+SAFETY_STEPS = ("dump", "compress", "checksum", "upload")
+
+#: The link of a restore that waits for its safety backup.
+SAFETY = "safety"
+
+#: The links of the restore chain, in order. The safety backup's own come before `safety`.
+RESTORE_STEPS = (
+    "authorize",
+    "fetch",
+    "check",
+    SAFETY,
+    "load",
+    "examine",
+    "migrate",
+    "swap",
+    "notify",
+)
+
+#: What a run that went well is called, by its kind.
+_GOOD_END: dict[Kind, State] = {"backup": "stored", "restore": "done"}
+
+#: Why a run began that is a part of a restore.
+SAFETY_TRIGGER = "safety"
 
 #: How long a run may lie between two steps, or in a queue, before it counts as lost.
 QUEUE_PATIENCE = timedelta(hours=1)
@@ -53,8 +81,13 @@ class Run:
     """One passage of the chain. Times are UTC."""
 
     id: str
+    kind: Kind
     database: str
     stamp: str
+    #: The run whose chain this one is a part of.
+    parent: str | None
+    #: What no other active run may hold.
+    holds: str | None
     trigger: str
     slot: datetime | None
     state: State
@@ -81,7 +114,7 @@ class Run:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state in ("stored", "failed")
+        return self.state not in tables.ACTIVE
 
     @property
     def seconds(self) -> float:
@@ -89,7 +122,7 @@ class Run:
         return ((self.finished or datetime.now(UTC)) - self.created).total_seconds()
 
     def step_named(self, name: str) -> Step:
-        """The first step `name`, one of `BACKUP_STEPS`."""
+        """The first step `name` of its chain."""
         return next(step for step in self.steps if step.name == name)
 
     @property
@@ -141,10 +174,18 @@ class Runs:
         return found[0]
 
     def latest(
-        self, database: str | None = None, *, failed: bool = False, limit: int = 20, over: bool = False
+        self,
+        database: str | None = None,
+        *,
+        kind: Kind | None = "backup",
+        failed: bool = False,
+        limit: int = 20,
+        over: bool = False,
     ) -> list[Run]:
-        """The newest runs, newest first; of one database, only failed ones, or only those that are over."""
+        """The newest runs of a kind (None: of every kind), newest first; of one database, failed, or over."""
         wanted: list[sa.ColumnElement[bool]] = []
+        if kind is not None:
+            wanted.append(tables.runs.c.kind == kind)
         if database is not None:
             wanted.append(tables.runs.c.database == database)
         if failed:
@@ -169,8 +210,14 @@ class Runs:
                 tables.runs.c.host == host,
                 tables.runs.c.state.in_(tables.ACTIVE),
                 sa.or_(tables.runs.c.lease_until < now, between_steps),
+                ~_has_part_at_work(),
                 limit=1000,
             )
+
+    def parts_of(self, run_id: str) -> list[Run]:
+        """The runs that are a part of the chain of `run_id`."""
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return self._load(connection, tables.runs.c.parent == run_id, limit=10)
 
     def active_on(self, host: str) -> bool:
         """Whether a run lies in the spool of `host` that is not over."""
@@ -206,10 +253,16 @@ class Runs:
             )
             return True
 
-    def abandon(self, run_id: str, error: LarderError) -> bool:
-        """Close a run from outside, whoever holds it: their commits count no more. False when it was over."""
+    def abandon(self, run_id: str, error: LarderError, step: str | None = None) -> bool:
+        """Close a run, and what is a part of it, from outside, whoever holds them: their commits count no more.
+
+        `step` is where it failed, if not at the one that it is at. False when it was over.
+        """
+        now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            return _close(connection, tables.runs.c.id == run_id, datetime.now(UTC), error) > 0
+            closed = _close(connection, tables.runs.c.id == run_id, now, error, step) > 0
+            _close(connection, tables.runs.c.parent == run_id, now, error)
+            return closed
 
     def close_lost(self, database: str) -> None:
         """Close the database's run as failed if it was lost: nobody has renewed its lease, and it ran out."""
@@ -221,12 +274,10 @@ class Runs:
             "its worker was lost: nobody has renewed the run's lease",
             "see the worker's log and the system's (out of memory?)",
         )
-        _close(
-            connection,
-            sa.and_(tables.runs.c.database == database, tables.runs.c.lease_until < now),
-            now,
-            lost,
-        )
+        held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
+        _close(connection, sa.and_(held, ~_has_part_at_work()), now, lost)
+        over = sa.select(tables.runs.c.id).where(tables.runs.c.state.not_in(tables.ACTIVE))
+        _close(connection, tables.runs.c.parent.in_(over.scalar_subquery()), now, lost)
 
     def _standing_in_the_way(
         self, connection: sa.Connection, database: str, slot: datetime | None
@@ -238,17 +289,14 @@ class Runs:
             if same:
                 return same[0]
         active = self._load(
-            connection, tables.runs.c.database == database, tables.runs.c.state.in_(tables.ACTIVE), limit=1
+            connection, tables.runs.c.holds == database, tables.runs.c.state.in_(tables.ACTIVE), limit=1
         )
         return active[0] if active else None
 
     def _of_same_slot(self, existing: Run, slot: datetime | None) -> Run:
         if slot is not None and existing.slot == slot:
             return existing
-        raise BusyError(
-            f"unable to start a backup of '{existing.database}': run {existing.id} is under way",
-            f"follow it with: larder watch {existing.id}",
-        )
+        raise _busy(f"a backup of '{existing.database}'", existing)
 
     def _insert(
         self,
@@ -259,33 +307,65 @@ class Runs:
         now: datetime,
         stores: Sequence[str],
     ) -> Run:
-        run_id = secrets.token_hex(6)
-        connection.execute(
-            tables.runs.insert().values(
-                id=run_id,
-                database=database,
-                stamp=self._free_stamp(connection, database, now),
-                trigger=trigger,
-                slot=slot,
-                state="queued",
-                attempt=0,
-                lease_until=now + QUEUE_PATIENCE,
-                created=now,
-                warnings=[],
-            )
+        links = list(_links(BACKUP_STEPS, stores))
+        return self._add(
+            connection, now, links, database=database, trigger=trigger, slot=slot, holds=database
         )
+
+    def begin_restore(
+        self,
+        connection: sa.Connection,
+        database: str,
+        holds: str,
+        steps: Sequence[str],
+        safety_in: Sequence[str] | None,
+    ) -> Run:
+        """Begin a restore inside the caller's transaction, which passes through `steps`.
+
+        `holds` is what no other run may touch meanwhile. `safety_in` names the stores of the safety backup of
+        `database` that is a part of it; None for none. Raises `BusyError` while another run holds the same.
+        """
+        now = datetime.now(UTC)
+        self._close_lost(connection, holds, now)
+        existing = self._standing_in_the_way(connection, holds, None)
+        if existing is not None:
+            raise _busy(f"a restore into '{holds}'", existing)
+        run = self._add(
+            connection,
+            now,
+            list(_links(steps, ())),
+            kind="restore",
+            database=database,
+            trigger="request",
+            slot=None,
+            holds=holds,
+        )
+        if safety_in is not None:
+            links = list(_links(SAFETY_STEPS, safety_in))
+            self._add(connection, now, links, database=database, trigger=SAFETY_TRIGGER, parent=run.id)
+        return run
+
+    def _add(
+        self, connection: sa.Connection, now: datetime, links: Sequence[tuple[str, str]], **values: Any
+    ) -> Run:
+        run_id = secrets.token_hex(6)
+        row = {
+            "id": run_id,
+            "kind": "backup",
+            "stamp": self._free_stamp(connection, values["database"], now),
+            "state": "queued",
+            "attempt": 0,
+            "lease_until": now + QUEUE_PATIENCE,
+            "created": now,
+            "warnings": [],
+        }
+        connection.execute(tables.runs.insert().values({**row, **values}))
+        fresh = {"run": run_id, "state": "pending", "attempts": 0}
         connection.execute(
             tables.steps.insert(),
             [
-                {
-                    "run": run_id,
-                    "name": name,
-                    "store": store,
-                    "position": position,
-                    "state": "pending",
-                    "attempts": 0,
-                }
-                for position, (name, store) in enumerate(_links(stores))
+                {**fresh, "name": name, "store": store, "position": position}
+                for position, (name, store) in enumerate(links)
             ],
         )
         return self._load(connection, tables.runs.c.id == run_id, limit=1)[0]
@@ -311,15 +391,38 @@ class Runs:
         return [Run(**row, steps=tuple(steps[row["id"]])) for row in rows]
 
 
-def _links(stores: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and store of each link of a chain that makes a copy in each of `stores`."""
-    for name in BACKUP_STEPS:
+def good_end(kind: Kind) -> State:
+    """The state of a run of `kind` that went through all its steps."""
+    return _GOOD_END[kind]
+
+
+def _busy(what: str, existing: Run) -> BusyError:
+    other = "a restore" if existing.kind == "restore" else "a backup"
+    return BusyError(
+        f"unable to start {what}: {other}, run {existing.id}, is under way",
+        f"follow it with: larder watch {existing.id}",
+    )
+
+
+def _has_part_at_work() -> sa.ColumnElement[bool]:
+    """Whether a run waits for another that is a part of it."""
+    part = tables.runs.alias("part")
+    return sa.exists().where(part.c.parent == tables.runs.c.id, part.c.state.in_(tables.ACTIVE))
+
+
+def _links(steps: Sequence[str], stores: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and store of each link of a chain of `steps` that makes a copy in each of `stores`."""
+    for name in steps:
         for store in stores if name == UPLOAD else ("",):
             yield name, store
 
 
 def _close(
-    connection: sa.Connection, which: sa.ColumnElement[bool], now: datetime, error: LarderError
+    connection: sa.Connection,
+    which: sa.ColumnElement[bool],
+    now: datetime,
+    error: LarderError,
+    step: str | None = None,
 ) -> int:
     """Fail the active runs that `which` picks. The attempt grows, so that nobody who held one can still commit."""
     closed = connection.execute(
@@ -328,7 +431,7 @@ def _close(
         .values(
             state="failed",
             attempt=tables.runs.c.attempt + 1,
-            failed_step=tables.runs.c.step,
+            failed_step=step or tables.runs.c.step,
             error=error.message,
             hint=error.hint,
             exit_code=error.exit_code,

@@ -54,8 +54,14 @@ runs = Table(
     "runs",
     metadata,
     Column("id", String(32), primary_key=True),
+    #: Which chain it passes through: `backup`, `restore`.
+    Column("kind", String(10), nullable=False),
     Column("database", String(63), nullable=False),
     Column("stamp", String(15), nullable=False),
+    #: The run whose chain this one is a part of: a safety backup's restore.
+    Column("parent", String(32), index=True),
+    #: What no other active run may hold at the same time; a part of another run holds nothing of its own.
+    Column("holds", Text),
     Column("trigger", String(20), nullable=False),
     Column("slot", Moment),
     Column("state", String(10), nullable=False),
@@ -78,8 +84,8 @@ runs = Table(
     UniqueConstraint("database", "slot", name="one_run_per_slot"),
     Index("runs_by_time", "database", "created"),
     Index(
-        "one_active_run_per_database",
-        "database",
+        "one_active_run_that_holds",
+        "holds",
         unique=True,
         sqlite_where=text("state IN ('queued', 'running')"),
         postgresql_where=text("state IN ('queued', 'running')"),
@@ -178,4 +184,63 @@ lines = Table(
     Column("moment", Moment, nullable=False),
     Column("level", String(7), nullable=False),
     Column("text", Text, nullable=False),
+)
+
+#: Restores that somebody asked for. The document is what was asked, word by word; approvals are bound to its SHA-256.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("backup", String(80), nullable=False),
+    #: The configured database that it goes into, or else the one that the backup is of.
+    Column("database", String(63), nullable=False, index=True),
+    Column("document", Text, nullable=False),
+    Column("state", String(10), nullable=False, index=True),
+    Column("requested", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    #: The request that this one takes back.
+    Column("undoes", String(12)),
+    Column("run", String(32), index=True),
+    Column("safety", String(80)),
+    #: Whether something that `load` built may be there still, beside the target.
+    Column("leftover", Boolean, nullable=False),
+    #: What was replaced (name, identity, size), and until when it is kept.
+    Column("kept", JSON),
+    Column("kept_until", Moment),
+    Column("finished", Moment),
+    #: Why it was denied, or failed.
+    Column("note", Text),
+)
+
+#: Approvals as they were handed in. A token is good once: its id is in here from then on.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("token_id", String(64), primary_key=True),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("request", ForeignKey("requests.id"), nullable=False, index=True),
+    Column("approver", String(63), nullable=False),
+    Column("public_key", String(44), nullable=False),
+    Column("issued", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("presented", Moment, nullable=False),
+    Column("run", String(32), nullable=False, unique=True),
+    #: When the run's own `authorize` took it, which it can once.
+    Column("spent", Moment),
+)
+
+#: Who did what about restores. Rows are added and never changed, which triggers see to; each holds the hash of the one
+#: before it.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("moment", String(32), nullable=False),
+    Column("event", String(30), nullable=False),
+    Column("request", String(12), index=True),
+    Column("actor", Text, nullable=False),
+    #: Canonical JSON.
+    Column("facts", Text, nullable=False),
+    Column("previous", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False, unique=True),
 )

@@ -44,7 +44,10 @@ class Notice:
     step: str | None = None
     error: str | None = None
     hint: str | None = None
-    about: Literal["backup", "verification"] = "backup"
+    about: Literal["backup", "verification", "restore"] = "backup"
+    #: A restore's request, and the address that it went into.
+    request: str = ""
+    target: str = ""
 
 
 class Notifier(ABC):

@@ -24,6 +24,13 @@ LONGEST_FIELD = 500
 #: What Slack says when it refuses: `no_service`. Others repeat the address in a page of their own.
 _WORDS = re.compile(r"[a-z_ ]{1,60}")
 
+#: What a notice is about, up to the database's name.
+_SUBJECTS = {
+    "backup": "Backup of",
+    "verification": "Verification of the backups of",
+    "restore": "Restore into",
+}
+
 _SPELLED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 #: slack_sdk logs the webhook's address, and the proxy's password, when it logs at all.
@@ -74,14 +81,16 @@ def _headline(notice: Notice) -> str:
     if notice.about == "verification":
         return _escaped(f"{_title(notice)}: {notice.error}")
     if notice.event == "failure":
-        return _escaped(f"Backup of {notice.database} failed at {notice.step or 'start'}")
+        return _escaped(f"{_title(notice)} at {notice.step or 'start'}")
+    if notice.about == "restore":
+        return _escaped(f"{_title(notice)}: {notice.artifact} in {human_seconds(notice.seconds)}")
     facts = f"{notice.artifact}, {_size(notice)} in {human_seconds(notice.seconds)}"
     return _escaped(f"Backup of {notice.database} done: {facts}")
 
 
 def _title(notice: Notice) -> str:
-    what = "Verification of the backups" if notice.about == "verification" else "Backup"
-    return f"{what} of {notice.database} {'failed' if notice.event == 'failure' else 'done'}"
+    end = "failed" if notice.event == "failure" else "done"
+    return f"{_SUBJECTS[notice.about]} {notice.database} {end}"
 
 
 def _blocks(notice: Notice) -> list[dict[str, Any]]:
@@ -106,6 +115,14 @@ def _blocks(notice: Notice) -> list[dict[str, Any]]:
 
 
 def _success(notice: Notice) -> list[tuple[str, str]]:
+    if notice.about == "restore":
+        return [
+            ("Into", notice.target),
+            ("From", notice.artifact or "none"),
+            ("Of", notice.created),
+            ("Time taken", human_seconds(notice.seconds)),
+            ("Request", notice.request),
+        ]
     return [
         ("Database", notice.database),
         ("File", notice.artifact or "none"),
@@ -121,6 +138,7 @@ def _failure(notice: Notice) -> list[tuple[str, str]]:
         ("Database", notice.database),
         ("Step", notice.step or "start"),
         *([("Run", notice.run)] if notice.run else []),
+        *([("Into", notice.target), ("Request", notice.request)] if notice.about == "restore" else []),
         ("After", human_seconds(notice.seconds)),
     ]
 

@@ -499,7 +499,7 @@ def test_the_migrations_make_the_tables_that_the_code_names(ledger: Ledger) -> N
         for column in table.columns:
             assert columns[column.name]["nullable"] == column.nullable, f"{table.name}.{column.name}"
     indexes = {index["name"] for index in found.get_indexes("runs")}
-    assert {"runs_by_time", "one_active_run_per_database"} <= indexes
+    assert {"runs_by_time", "one_active_run_that_holds"} <= indexes
     scripts = Path(schema.__file__).parent / "migrations" / "versions"
     newest = max(path.name for path in scripts.glob("[0-9]*.py"))
     assert newest.startswith(schema.HEAD)

@@ -1,0 +1,68 @@
+"""authorize: the approval is taken, once; and what was approved is still so."""
+
+from __future__ import annotations
+
+from larder.errors import NotAuthorisedError
+from larder.ledger.requests import WORKER, Request
+from larder.progress import human_size
+from larder.restoring import Target
+from tasks.restoration import restoration
+from tasks.step import Work, step
+
+_AGAIN = "ask for it again: larder restore request"
+
+
+@step("authorize", kind="restore")
+def authorize(work: Work) -> None:
+    """Take the approval that began this run, after a last look at whose it is and at what it is for."""
+    try:
+        request = work.ledger.requests.of_run(work.run.id)
+        approver = _undone(work, request) if request.undoes else _approver(work, request)
+        found = restoration(work)
+        target = found.restorer.look()
+        _see_that_it_is_as_approved(request, target)
+        # By this run alone; one that was killed right here has taken it already.
+        work.ledger.requests.spend(work.run.id)
+    except NotAuthorisedError as error:
+        work.ledger.audit.write(
+            "refused", work.ledger.requests.of_run(work.run.id).id, WORKER, why=error.message
+        )
+        raise
+    work.say(f"Restore of {request.backup} into {target.description}, {approver}")
+    if target.size is not None:
+        work.say(f"It replaces what is there now: {human_size(target.size)}")
+
+
+def _approver(work: Work, request: Request) -> str:
+    granted = work.ledger.requests.granted(work.run.id)
+    if granted is None:
+        raise NotAuthorisedError(f"unable to restore by request {request.id}: nobody has approved it", _AGAIN)
+    if work.settings.approver_keys.get(granted.approver) != granted.public_key:
+        raise NotAuthorisedError(
+            f"unable to restore by request {request.id}: the key that approved it is none of this worker's approvers",
+            "it was removed since, or the workers' larder.toml differs from where the approval was handed in",
+        )
+    return f"approved by {granted.approver}"
+
+
+def _undone(work: Work, request: Request) -> str:
+    """The restore that is taken back was approved, and can be taken back still."""
+    before = work.ledger.requests.get(request.undoes or "")
+    if not before.undoable:
+        raise NotAuthorisedError(
+            f"unable to undo request {before.id}: what it replaced is kept no longer",
+            "see: larder restore list",
+        )
+    return f"which takes back request {before.id}"
+
+
+def _see_that_it_is_as_approved(request: Request, target: Target) -> None:
+    replaces = request.document.into.replaces
+    if target.exists == (replaces is not None) or request.undoes:
+        return
+    now = (
+        "is a database there now, which nobody has approved to replace"
+        if target.exists
+        else "is none there any more"
+    )
+    raise NotAuthorisedError(f"unable to restore into {target.description}: there {now}", _AGAIN)

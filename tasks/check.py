@@ -1,0 +1,83 @@
+"""check: the backup is whole, and nothing stands in its way, before anything is touched."""
+
+from __future__ import annotations
+
+import tarfile
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from larder.errors import IntegrityError, LarderError
+from larder.manifest import Content as Raw
+from larder.manifest import Manifest
+from larder.progress import human_size
+from larder.restore_plan import source_of
+from larder.streams import CHUNK, Hashed, HashedReader, digest, fsync_folder, pour
+from tasks.restoration import UNPACKED, Fetched, manifest_of, opened, restoration
+from tasks.step import Work, step
+
+
+@step("check", kind="restore")
+def check(work: Work) -> None:
+    """Decode the artifact to its end, unpack what is a folder, and ask the target whether it can take it."""
+    found = restoration(work)
+    manifest = manifest_of(work)
+    _raise_refusals(found.restorer.refusals(source_of(manifest), found.restorer.look()))
+    fetched = work.spool.result("fetch", Fetched)
+    artifact = work.spool.path("fetch") / fetched.artifact
+
+    def make(folder: Path) -> Raw:
+        work.progress.restart(manifest.raw.size)
+        with closing(opened(artifact, manifest, work.settings.identities)) as plain:
+            folded = manifest.form == "folder"
+            got = _unpack(plain, folder / UNPACKED, work) if folded else digest(plain, work.progress)
+        return Raw(got.size, got.sha256)
+
+    made = work.spool.once("check", work.lease.attempt, Raw, make)
+    _compare(made, manifest)
+    work.say(f"Backup verified: decoded to {human_size(made.size)} with the manifest's own SHA-256")
+
+
+def _raise_refusals(reasons: list[LarderError]) -> None:
+    """Raise one error that has every reason in it: whoever mends one shall not meet the next an hour later."""
+    if not reasons:
+        return
+    first = reasons[0]
+    hints = [reason.hint for reason in reasons if reason.hint]
+    raise type(first)("; ".join(reason.message for reason in reasons), "; ".join(hints))
+
+
+def _unpack(plain: BinaryIO, folder: Path, work: Work) -> Hashed:
+    """Unpack a tar of plain files, and hash it on the way to its very end."""
+    folder.mkdir(mode=0o700)
+    source = HashedReader(plain, work.progress)
+    try:
+        with tarfile.open(fileobj=cast(BinaryIO, source), mode="r|", bufsize=CHUNK) as archive:
+            for entry in archive:
+                content = archive.extractfile(entry) if entry.isreg() else None
+                if content is None or Path(entry.name).name != entry.name or entry.name in ("", ".", ".."):
+                    raise IntegrityError(f"unable to unpack the backup: {entry.name!r} is no plain file")
+                _write(folder / entry.name, cast(BinaryIO, content))
+    except tarfile.TarError as error:
+        raise IntegrityError(f"unable to unpack the backup: {error}") from None
+    # What follows the archive's own end mark.
+    while source.read(CHUNK):
+        pass
+    fsync_folder(folder)
+    return source.hashed
+
+
+def _write(path: Path, content: BinaryIO) -> None:
+    # Not durable, as it need not be: an unfinished `check` is made anew, and a machine that went down lost the run.
+    with path.open("xb") as sink:
+        path.chmod(0o600)
+        pour(content, sink)
+
+
+def _compare(made: Raw, manifest: Manifest) -> None:
+    if made != manifest.raw:
+        raise IntegrityError(
+            f"unable to use backup {manifest.backup}: it decodes to {made.size} bytes with SHA-256 {made.sha256}, and "
+            f"its manifest says {manifest.raw.size} with {manifest.raw.sha256}",
+            "larder verify says which copies are good",
+        )

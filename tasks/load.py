@@ -1,0 +1,32 @@
+"""load: the new database is built beside the live one, which goes on as if nothing happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.restoration import content_of, restoration
+from tasks.step import Work, step
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `load` has to say once it is done."""
+
+    warnings: tuple[str, ...]
+
+
+@step("load", kind="restore")
+def load(work: Work) -> None:
+    """Build the new database. What an attempt before this one left half-built is removed first."""
+    found = restoration(work)
+    # Before there is anything: whoever ends this restore then knows that there may be something to remove.
+    work.ledger.requests.note_leftover(found.request.id, there=True)
+
+    def make(_folder: Path) -> Loaded:
+        content = content_of(work)
+        work.progress.restart(content.source.raw_size)
+        return Loaded(tuple(found.restorer.load(content, work.progress, work.say)))
+
+    for warning in work.spool.once("load", work.lease.attempt, Loaded, make).warnings:
+        work.warn(warning)

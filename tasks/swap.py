@@ -1,0 +1,54 @@
+"""swap: the new database takes the live one's place, by its name, in one move."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from larder.errors import NotAuthorisedError
+from larder.progress import human_seconds
+from larder.restoring import Kept
+from tasks.restoration import Restoration, content_of, restoration
+from tasks.step import Work, step
+
+
+@step("swap", kind="restore")
+def swap(work: Work) -> None:
+    """Exchange names. What was live stays beside, so that the restore can be undone, for `keep_replaced`.
+
+    Killed before its commit in the ledger, it finds the exchange done, and writes down what is kept.
+    """
+    found = restoration(work)
+    if found.request.undoes and found.restorer.beside:
+        kept: Kept | None = _put_back(work, found)
+    else:
+        work.progress.restart()
+        kept = found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
+    until = _until(work, kept)
+
+    def record(connection: sa.Connection) -> None:
+        work.ledger.requests.swapped(connection, found.request, kept, until)
+
+    work.also = record
+    if kept and until:
+        life = human_seconds(found.target.keep_replaced)
+        work.say(f"What was there is kept as {kept.name} for {life}: larder restore undo {found.request.id}")
+
+
+def _put_back(work: Work, found: Restoration) -> Kept:
+    before = work.ledger.requests.get(found.request.undoes or "")
+    if before.kept is None:
+        raise NotAuthorisedError(
+            f"unable to undo request {before.id}: what it replaced is kept no longer",
+            "see: larder restore list",
+        )
+    return found.restorer.undo(before.kept, work.run.stamp, work.say)
+
+
+def _until(work: Work, kept: Kept | None) -> datetime | None:
+    """Until when it can be undone; None where there is nothing to go back to."""
+    request = work.ledger.requests.of_run(work.run.id)
+    if kept is None and request.safety is None:
+        return None
+    return datetime.now(UTC) + timedelta(seconds=restoration(work).target.keep_replaced)
