@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
 
 from console import documents, output
 from console.follow import follow
+from console.interruption import interruptible
 from console.output import escape
 from larder.config import Settings
-from larder.errors import ConfigurationError, InterruptedByOperator, LarderError
+from larder.errors import ConfigurationError, LarderError
 from larder.ledger.runs import Run
 from larder.progress import human_seconds, short_size
 from larder.spool import Spool
@@ -52,7 +49,7 @@ def back_up(names: Sequence[str], *, wait: bool, as_json: bool) -> int:
         )
     for warning in settings.warnings:
         output.err.print(f"[yellow]warning:[/] {escape(warning)}")
-    with _interruptible():
+    with interruptible("start it again with: larder backup"):
         outcome = _on_workers(wanted, wait=wait) if settings.redis_url else _on_this_machine(settings, wanted)
     if as_json:
         printed = [documents.of_run(run, settings, context.ledger()) for run in outcome.runs]
@@ -128,22 +125,3 @@ def _print(run: Run, settings: Settings) -> None:
         output.out.print(f"  {escape(store)}: {escape(location)}")
     for warning in run.warnings:
         output.out.print(f"  [yellow]warning:[/] {escape(warning)}")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into an error that unwinds, so that everything that was started is ended."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise InterruptedByOperator(
-            f"stopped by {signal.Signals(number).name}", "start it again with: larder backup"
-        )
-
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -48,7 +48,7 @@ def follow(ledger: Ledger, run_ids: Sequence[str], check: Callable[[], None] = l
                     seen[run.id] = line.id
                     err.print(_shown(line, run.database if several else ""))
                 if not run.over and run.lease_until + RESTART_PATIENCE < datetime.now(UTC):
-                    ledger.runs.close_lost(run.database)
+                    ledger.runs.close_lost(run.holds or run.database)
             if all(_settled(run) for run in runs):
                 return runs
             display.update([run for run in runs if not _settled(run)])

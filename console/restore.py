@@ -17,6 +17,7 @@ import click
 
 from console import catalogue, documents, output
 from console.follow import follow
+from console.interruption import interruptible
 from console.output import escape
 from larder import restore_plan
 from larder.errors import ConfigurationError, InterruptedByOperator, LarderError, NotAuthorisedError
@@ -30,6 +31,9 @@ from tasks import context
 
 #: Bytes of what is read as a token at most.
 _LARGEST_TOKEN = 1 << 16
+
+#: Steps that are not stopped half-way.
+_TO_THE_END = ("swap", "migrate", "notify")
 
 #: What modes do, for people.
 _MODES = {
@@ -189,8 +193,26 @@ def _on_this_machine(begin: Callable[[], Run]) -> Run:
 
     with embedded(context.settings(), concurrency=min(2, os.cpu_count() or 1)) as stack:
         begun = _sent(begin)
-        (ended,) = follow(context.ledger(), [begun.id], stack.raise_if_dead)
+        try:
+            with interruptible("nothing was replaced; it takes a new request"):
+                (ended,) = follow(context.ledger(), [begun.id], stack.raise_if_dead)
+        except BaseException as error:
+            run = context.ledger().runs.get(begun.id)
+            if run.step not in _TO_THE_END or run.over:
+                stack.kill()
+                _abandon(run, error)
+                raise
+            # Names are being exchanged, or have been: what is kept has to be written down.
+            output.err.print("[yellow]too late to stop: the swap has begun, and goes on to its end[/]")
+            (ended,) = follow(context.ledger(), [begun.id], stack.raise_if_dead)
         return ended
+
+
+def _abandon(run: Run, error: BaseException) -> None:
+    from tasks import closing  # noqa: PLC0415 - brings Celery
+
+    reason = error if isinstance(error, LarderError) else LarderError(f"stopped: {type(error).__name__}")
+    closing.abandon(context.ledger().requests.of_run(run.id), run.id, reason)
 
 
 def _report(ended: Run, *, as_json: bool) -> None:

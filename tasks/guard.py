@@ -7,15 +7,13 @@ from datetime import UTC, datetime
 from celery import shared_task
 
 from larder import pins
-from larder.databases import open_restorer
 from larder.errors import LarderError, UnreachableError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
 from larder.ledger.runs import Run
-from larder.restore_target import settings_for
-from larder.restoring import Restorer
 from larder.stores import open_store
 from tasks import chain, context
+from tasks.closing import remove_leftover, restorer_of
 from tasks.step import MAX_TRIES, logger, tell
 
 
@@ -67,8 +65,7 @@ def _remove_leftovers() -> None:
     """Remove what a failed restore has built beside its target, where that did not answer before."""
     for request in context.ledger().requests.with_leftovers():
         try:
-            _restorer(request).drop_new()
-            context.ledger().requests.note_leftover(request.id, there=False)
+            remove_leftover(request)
             logger.info("what restore %s had built was removed", request.id)
         except LarderError as error:
             logger.error("what restore %s had built could not be removed: %s", request.id, error.message)
@@ -78,7 +75,7 @@ def _let_go() -> None:
     """Let go of what restores replaced once they can be undone no longer, and of the pins of their safety backups."""
     for request in context.ledger().requests.no_longer_kept(datetime.now(UTC)):
         try:
-            dropped = _restorer(request).drop_kept(request.kept) if request.kept else False
+            dropped = restorer_of(request).drop_kept(request.kept) if request.kept else False
             _unpin(request)
         except LarderError as error:
             logger.error("what restore %s replaced could not be let go: %s", request.id, error.message)
@@ -97,9 +94,3 @@ def _unpin(request: Request) -> None:
         if name in stores:
             pins.unpin_artifact(open_store(stores[name]), copy.key)
     context.ledger().backups.set_pinned(known.id, pinned=False)
-
-
-def _restorer(request: Request) -> Restorer:
-    document = request.document
-    source = document.wanted.backup.partition("/")[0]
-    return open_restorer(settings_for(context.settings(), document.into, source), document.plan)

@@ -6,7 +6,7 @@ from larder.errors import LarderError
 from larder.ledger.requests import Request
 from larder.notifiers import Notice, open_notifier
 from larder.spool import Spool
-from tasks.restoration import restoration
+from tasks.closing import remove_leftover
 from tasks.step import Work, step, stored
 
 
@@ -30,9 +30,8 @@ def notify(work: Work) -> None:
 def _remove_leftover(work: Work, request: Request) -> None:
     """Remove what `load` built. Where the target does not answer, the guard tries again later."""
     try:
-        if restoration(work).restorer.drop_new():
+        if remove_leftover(request):
             work.say("What had been built beside the live database was removed; the live one is as it was")
-        work.ledger.requests.note_leftover(request.id, there=False)
     except LarderError as error:
         work.complain(
             f"What had been built beside the live database could not be removed yet: {error.message}"

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from larder.errors import NotAuthorisedError
-from larder.progress import human_seconds
 from larder.restoring import Kept
 from tasks.restoration import Restoration, content_of, restoration
 from tasks.step import Work, step
@@ -32,8 +31,8 @@ def swap(work: Work) -> None:
 
     work.also = record
     if kept and until:
-        life = human_seconds(found.target.keep_replaced)
-        work.say(f"What was there is kept as {kept.name} for {life}: larder restore undo {found.request.id}")
+        day = until.strftime("%Y-%m-%d %H:%M UTC")
+        work.say(f"What was there is kept as {kept.name} until {day}: larder restore undo {found.request.id}")
 
 
 def _put_back(work: Work, found: Restoration) -> Kept:

@@ -193,7 +193,7 @@ class Requests:
                     "approved",
                     request_id,
                     approval.approver,
-                    token=approval.token_hash,
+                    token_sha256=approval.token_hash,
                     key=approval.public_key,
                     run=run.id,
                 )
