@@ -9,8 +9,6 @@ Workers sign with nobody there to type a passphrase, so the file of a signing ke
 from __future__ import annotations
 
 import base64
-import os
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AfterValidator, ConfigDict
 
-from larder.errors import ConfigurationError
 from larder.fields import PublicKey, bytes_of
+from larder.key_files import KeyFiles
 from larder.settings import Settings
-from larder.spool import disk_error, make_private
-from larder.streams import durable_file, fsync_folder
 
 #: The signing key that a host makes for itself, in its state folder.
 HOST_KEY: Final = "signer.key"
@@ -33,10 +29,15 @@ HOST_KEY: Final = "signer.key"
 #: Bytes of an Ed25519 signature.
 SIGNATURE_SIZE: Final = 64
 
-#: Bytes that are read of a key's file at most. A key has about 120.
-_LARGEST_KEY = 1 << 16
-
-_NEW_KEY = "make one with: larder keys new signer NAME"
+#: Its group may read a file: so does Kubernetes mount a secret for a worker that is not root.
+_FILES: Final = KeyFiles(
+    word="signing key",
+    closed_to=stat.S_IRWXO,
+    others="everybody on this machine",
+    make="make one with: larder keys new signer NAME",
+    unreadable="see whether the user that workers run as may read it",
+    taken="name another file, or move this one away; what it signed stays good as long as its public key is known",
+)
 
 
 def _value(text: str) -> str:
@@ -100,13 +101,15 @@ def load_signer(path: Path) -> Signer:
     Ed25519. What the file holds is in no message.
     """
     try:
-        key = serialization.load_pem_private_key(_read(path), None)
+        key = serialization.load_pem_private_key(_FILES.read(path), None)
     except TypeError:
-        raise _unusable(path, "it has a passphrase, and workers sign with nobody there to type it") from None
+        raise _FILES.unusable(
+            path, "it has a passphrase, and workers sign with nobody there to type it"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise _unusable(path, "it is no private key in PEM") from None
+        raise _FILES.unusable(path, "it is no private key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise _unusable(path, "it is a key of another kind than Ed25519")
+        raise _FILES.unusable(path, "it is a key of another kind than Ed25519")
     return Signer(key)
 
 
@@ -116,62 +119,13 @@ def create_signer(path: Path) -> Signer:
     A file that exists is never overwritten: raises `ConfigurationError`, and `LarderError` where the disk fails.
     """
     if not _write_new(path):
-        raise ConfigurationError(
-            f"unable to write signing key {path}: the file exists",
-            "name another file, or move this one away; what it signed stays good as long as its public key is known",
-        )
+        raise _FILES.exists(path)
     return load_signer(path)
 
 
 def _write_new(path: Path) -> bool:
-    """Write a new key to `path`, whole or not at all; says whether there was none yet."""
-    make_private(path.absolute().parent)
+    """Write a new key to `path`; says whether there was none yet."""
     text = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    draft = path.with_name(f".{secrets.token_hex(8)}.key")
-    try:
-        try:
-            with durable_file(draft) as sink:
-                sink.write(text)
-            os.link(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-        fsync_folder(path.absolute().parent)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise disk_error(error, path) from error
-    return True
-
-
-def _read(path: Path) -> bytes:
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait for whoever writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            _check_mode(path, os.fstat(descriptor).st_mode)
-            return os.read(descriptor, _LARGEST_KEY)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise _unusable(path, "there is no such file") from None
-    except OSError as error:
-        raise ConfigurationError(
-            f"unable to read signing key {path}: {(error.strerror or 'input/output error').lower()}",
-            "see whether the user that workers run as may read it",
-        ) from None
-
-
-def _check_mode(path: Path, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise _unusable(path, "it is no file")
-    if mode & stat.S_IRWXO:
-        raise ConfigurationError(
-            f"unable to use signing key {path}: everybody on this machine can read or change it",
-            f"chmod 600 {path}; if others may have read it, replace it: {_NEW_KEY}",
-        )
-
-
-def _unusable(path: Path, why: str) -> ConfigurationError:
-    return ConfigurationError(f"unable to use signing key {path}: {why}", _NEW_KEY)
+    return _FILES.write_new(path, text)
