@@ -9,6 +9,7 @@
     │   └── RefusedError          exit 6   it answered, and said no (password, name): another try says the same
     ├── ExhaustedError            exit 1   this machine has run out of disk, memory or handles
     ├── BusyError                 exit 1   somebody else is at it
+    │   └── HeldError             exit 1   an application holds what is to be replaced; it may let go
     ├── LeaseLostError            exit 1   another attempt has taken this run over
     └── InterruptedByOperator     exit 1   Ctrl-C
 
@@ -80,6 +81,12 @@ class RefusedError(UnreachableError):
 
 class BusyError(LarderError):
     """Another run of the same database is under way."""
+
+
+class HeldError(BusyError):
+    """Others hold what is to be replaced. They may let go of it."""
+
+    retryable = True
 
 
 class LeaseLostError(LarderError):

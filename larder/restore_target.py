@@ -42,7 +42,9 @@ def settings_of(settings: Settings, into: str, source: str, mode: Mode) -> Datab
     for configured in settings.databases.values():
         if address_of(configured) == address:
             return configured
-    return _unnamed(settings, _with_known_secrets(settings, into), source)
+    # A relative file name would begin elsewhere on a worker.
+    whole = address if databases.engine_of(into) == "sqlite" else _with_known_secrets(settings, into)
+    return _unnamed(settings, whole, source)
 
 
 def is_configured(settings: Settings, target: DatabaseSettings) -> bool:

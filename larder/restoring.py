@@ -120,6 +120,8 @@ class Restorer(ABC):
 
     #: Whether the new database can be connected to before it takes the live one's place.
     beside: ClassVar[bool] = True
+    #: Whether the target can be seen from its own host only, and nobody else may hold it while it is exchanged: a file.
+    local: ClassVar[bool] = False
 
     def __init__(self, settings: DatabaseSettings, plan: Plan) -> None:
         #: The target's: its connection string, jobs, stall_timeout, checks.

@@ -65,6 +65,8 @@ def _remove_leftovers() -> None:
     """Remove what a failed restore has built beside its target, where that did not answer before."""
     for request in context.ledger().requests.with_leftovers():
         try:
+            if _is_elsewhere(request):
+                continue
             remove_leftover(request)
             logger.info("what restore %s had built was removed", request.id)
         except LarderError as error:
@@ -75,6 +77,8 @@ def _let_go() -> None:
     """Let go of what restores replaced once they can be undone no longer, and of the pins of their safety backups."""
     for request in context.ledger().requests.no_longer_kept(datetime.now(UTC)):
         try:
+            if _is_elsewhere(request):
+                continue
             dropped = restorer_of(request).drop_kept(request.kept) if request.kept else False
             _unpin(request)
         except LarderError as error:
@@ -83,6 +87,11 @@ def _let_go() -> None:
         context.ledger().requests.let_go(request, dropped=dropped)
         name = request.kept.name if request.kept else request.safety
         logger.info("restore %s can be undone no longer: %s was let go", request.id, name)
+
+
+def _is_elsewhere(request: Request) -> bool:
+    """Whether a file was restored on another host, whose own guard sees to it."""
+    return restorer_of(request).local and context.ledger().runs.get(request.run or "").host != context.host()
 
 
 def _unpin(request: Request) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from larder.errors import NotAuthorisedError
+from larder.errors import BusyError, HeldError, NotAuthorisedError
 from larder.restoring import Kept
 from tasks.restoration import Restoration, content_of, restoration
 from tasks.step import Work, step
@@ -19,11 +19,11 @@ def swap(work: Work) -> None:
     Killed before its commit in the ledger, it finds the exchange done, and writes down what is kept.
     """
     found = restoration(work)
-    if found.request.undoes and found.restorer.beside:
-        kept: Kept | None = _put_back(work, found)
-    else:
-        work.progress.restart()
-        kept = found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
+    try:
+        kept = _exchange(work, found)
+    except BusyError as error:
+        # Whoever was told to stop an application may need a few seconds more.
+        raise HeldError(error.message, error.hint) from None
     until = _until(work, kept)
 
     def record(connection: sa.Connection) -> None:
@@ -33,6 +33,13 @@ def swap(work: Work) -> None:
     if kept and until:
         day = until.strftime("%Y-%m-%d %H:%M UTC")
         work.say(f"What was there is kept as {kept.name} until {day}: larder restore undo {found.request.id}")
+
+
+def _exchange(work: Work, found: Restoration) -> Kept | None:
+    if found.request.undoes and found.restorer.beside:
+        return _put_back(work, found)
+    work.progress.restart()
+    return found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
 
 
 def _put_back(work: Work, found: Restoration) -> Kept:

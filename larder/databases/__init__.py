@@ -19,7 +19,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -166,6 +166,22 @@ def address_in(url: str, base: Path) -> str:
     """
     module = importlib.import_module(f"{__name__}.{engine_of(url)}")
     found: str = module.address_in(url, base)
+    return found
+
+
+def public_url(url: str) -> str:
+    """The connection string without its secrets."""
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    found: str = module.public_url(url)
+    return found
+
+
+def with_secrets_of(url: str, others: Iterable[str]) -> str:
+    """`url`, with the secrets of the first of `others` that has the same server and user; as it is where none has."""
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    found: str = module.with_secrets_of(
+        url, [other for other in others if engine_of(other) == engine_of(url)]
+    )
     return found
 
 

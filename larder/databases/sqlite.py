@@ -6,18 +6,25 @@ import contextlib
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from larder.codecs import Codec
 from larder.databases import Database, Dump, Look, Piece
-from larder.errors import IntegrityError, LarderError, RefusedError, UnreachableError
+from larder.databases._sqlite_examine import tables
+from larder.databases._sqlite_holders import connect, immutable, pragma
+from larder.databases._sqlite_restore import SqliteRestorer
+from larder.errors import ConfigurationError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.progress import Progress
+from larder.restoring import Plan, Restorer
 from larder.spool import disk_error
 from larder.streams import digest_file, durable_file, fsync_file, fsync_folder
+
+if TYPE_CHECKING:
+    from larder.config import DatabaseSettings
 
 #: Seconds to wait for somebody who holds a lock on the file.
 PATIENCE = 30
@@ -62,6 +69,58 @@ def path_in(url: str, base: Path) -> Path:
     return decoded if decoded != literal and decoded.exists() and not literal.exists() else literal
 
 
+def address_in(url: str, base: Path) -> str:
+    """Where a connection string leads, in one spelling: `sqlite:////absolute/shop.db`.
+
+    Links among the folders are followed. One in the file's own place is not: it is the name that stays the same.
+    """
+    path = path_in(url, base)
+    whole = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - realpath stands loops of links
+    return "sqlite:///" + _quoted(whole, "%?")
+
+
+def public_url(url: str) -> str:
+    """The connection string without its parameters: a file has no password, and what stands there might be one."""
+    return url.partition("?")[0]
+
+
+def with_secrets_of(url: str, others: Iterable[str]) -> str:  # noqa: ARG001 - every engine is asked alike
+    """See `larder.databases.with_secrets_of`: a file takes none."""
+    return url
+
+
+def sibling(url: str, name: str) -> str:  # noqa: ARG001 - every engine is asked alike
+    """See `larder.databases.sibling`: a file has no server that other databases could be on."""
+    raise ConfigurationError(
+        f"unable to find database '{name}' beside a SQLite file: a file is no server",
+        "write the whole connection string, as sqlite:////folder/file.db",
+    )
+
+
+def _respelled(url: str, path: Path) -> str:
+    """The connection string of another file, in the words that `url` is in: Prisma takes `file:` only."""
+    scheme, _, _ = url.partition(":")
+    _, question, query = url.partition("?")
+    # Nobody decodes a name but SQLite itself and `path_in`, and that only where it has to: see there.
+    written = _quoted(str(path), "%?") if "?" in str(path) else str(path)
+    return f"{scheme}:{'' if scheme.lower() == 'file' else '///'}{written}{question}{query}"
+
+
+def _quoted(path: str, characters: str) -> str:
+    return "".join(
+        quote(character, errors="surrogateescape")
+        if character in characters or not character.isprintable()
+        else character
+        for character in path
+    )
+
+
+def restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
+    """What brings backups into the file that `settings` describe; nothing is touched until it is used."""
+    url = settings.url.get_secret_value()
+    return SqliteRestorer(settings, plan, path_in(url, settings.base), lambda path: _respelled(url, path))
+
+
 def _written(url: str) -> str:
     match = _URL.match(url)
     if match is not None:
@@ -85,7 +144,7 @@ class SqliteDatabase(Database):
         path = self._path()
         with self._explained(), _reading(path) as source:
             source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            size = _pragma(source, "page_count") * _pragma(source, "page_size")
+            size = pragma(source, "page_count") * pragma(source, "page_size")
         return Look(
             description=f"SQLite {path}", server_version=sqlite3.sqlite_version, tool=_TOOL, size=size
         )
@@ -113,7 +172,7 @@ class SqliteDatabase(Database):
                 say("Backing up SQLite database...")
                 _copy(source, copy, progress)
             warnings = self._check(copy)
-            tables = _tables(copy, self.settings.row_counts == "exact")
+            found = tables(copy, self.settings.row_counts == "exact")
         hashed = digest_file(copy)
         return Dump(
             form="file",
@@ -122,8 +181,8 @@ class SqliteDatabase(Database):
             server_version=sqlite3.sqlite_version,
             tool=_TOOL,
             snapshot_at=taken_at,
-            fingerprint={"row_counts": self.settings.row_counts, "tables": tables},
-            warnings=[*warnings, *([] if tables else ["the database holds no table"])],
+            fingerprint={"row_counts": self.settings.row_counts, "tables": found},
+            warnings=[*warnings, *([] if found else ["the database holds no table"])],
         )
 
     def _path(self) -> Path:
@@ -155,8 +214,8 @@ class SqliteDatabase(Database):
 
     def _check(self, copy: Path) -> list[str]:
         """See that the copy is whole: its size, and what SQLite says of every page."""
-        with _immutable(copy) as made:
-            expected = _pragma(made, "page_count") * _pragma(made, "page_size")
+        with immutable(copy) as made:
+            expected = pragma(made, "page_count") * pragma(made, "page_size")
             if expected != copy.stat().st_size:
                 raise IntegrityError(
                     f"unable to dump database '{self.name}': the copy has {copy.stat().st_size} bytes of {expected}",
@@ -210,7 +269,7 @@ DATABASE = SqliteDatabase
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(_open(path, f"mode={_mode(path)}")) as connection:
+    with contextlib.closing(connect(path, f"mode={_mode(path)}", PATIENCE)) as connection:
         connection.execute("PRAGMA query_only = ON")
         yield connection
 
@@ -228,22 +287,10 @@ def _mode(path: Path) -> str:
     return "rw" if in_wal_mode and quiet and writable else "ro"
 
 
-@contextlib.contextmanager
-def _immutable(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a file that nobody writes to, without locks, and without anything beside it."""
-    with contextlib.closing(_open(path, "mode=ro&immutable=1")) as connection:
-        yield connection
-
-
-def _open(path: Path, query: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?{query}"
-    return sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
-
-
 def _copy(source: sqlite3.Connection, copy: Path, progress: Progress) -> None:
     """Copy every page, and have the copy on the disk."""
-    page_size = _pragma(source, "page_size")
-    progress.total = _pragma(source, "page_count") * page_size
+    page_size = pragma(source, "page_size")
+    progress.total = pragma(source, "page_count") * page_size
 
     def report(_status: int, remaining: int, total: int) -> None:
         progress.reach((total - remaining) * page_size)
@@ -256,31 +303,6 @@ def _copy(source: sqlite3.Connection, copy: Path, progress: Progress) -> None:
         source.backup(target, pages=max(1, STEP // page_size), progress=report)
     fsync_file(copy)
     fsync_folder(copy.parent)
-
-
-def _pragma(connection: sqlite3.Connection, word: str) -> int:
-    return int(connection.execute(f"PRAGMA {word}").fetchone()[0])
-
-
-def _tables(copy: Path, counted: bool) -> dict[str, dict[str, Any]]:
-    """The ordinary tables, with their rows; not those of SQLite itself, nor those that make up a virtual one."""
-    with _immutable(copy) as made:
-        names = [
-            name
-            for (name,) in made.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
-                " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
-            )
-        ]
-        if sqlite3.sqlite_version_info >= (3, 37):
-            shadows = {row[1] for row in made.execute("PRAGMA main.table_list") if row[2] == "shadow"}
-            names = [name for name in names if name not in shadows]
-        return {name: {"rows": _rows(made, name)} if counted else {} for name in names}
-
-
-def _rows(connection: sqlite3.Connection, name: str) -> int:
-    quoted = name.replace('"', '""')
-    return int(connection.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 - quoted
 
 
 def _nearby(path: Path, base: Path) -> str:

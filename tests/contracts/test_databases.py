@@ -177,7 +177,8 @@ def test_the_fingerprint_counts_every_table(subject: Subject, tmp_path: Path) ->
 
 def test_rows_are_not_counted_when_that_is_off(subject: Subject, tmp_path: Path) -> None:
     made = dumped(subject.open(row_counts="off"), tmp_path / "a")
-    assert made.fingerprint == {"row_counts": "off", "tables": {name: {} for name in subject.rows}}
+    assert made.fingerprint["row_counts"] == "off"
+    assert made.fingerprint["tables"] == {name: {} for name in subject.rows}
 
 
 def test_a_second_dump_is_another_one(subject: Subject, tmp_path: Path) -> None:
