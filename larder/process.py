@@ -2,7 +2,8 @@
 
 A `Process` runs one command in a session of its own, so that whatever it starts can be ended together with
 it. Its standard error is kept as a tail, masked; its standard output is either read by the caller or thrown
-away. However the block ends, the whole group is killed and reaped by then.
+away; its standard input is empty, or fed by the caller. However the block ends, the whole group is killed and
+reaped by then.
 
 A command is a list, never a shell's line. It sees a small environment, not that of the worker, which holds
 secrets.
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -88,9 +90,10 @@ class Process:
     """One command, for the length of a `with` block.
 
     `env` is added to `environment()`. `stall_seconds` is how long nothing may move: no byte on standard
-    output, or, for a command whose output is a folder, no change of what `moved()` says. `watch()` is called
-    about twice a second, and whatever it raises ends the command. With `output=False` standard output is thrown
-    away. `death_signal` is what the command gets when the worker dies: SIGTERM lets it end children of its own.
+    output or input, or, for a command whose work shows elsewhere, no change of what `moved()` says. `watch()` is
+    called about twice a second, and whatever it raises ends the command. With `output=False` standard output is
+    thrown away; with `input=True` the command reads what `feed` is given. `death_signal` is what the command gets
+    when the worker dies: SIGTERM lets it end children of its own. `folder` is where it works; else where we do.
 
     Raises `ConfigurationError` where the command cannot be started.
     """
@@ -102,18 +105,22 @@ class Process:
         *,
         stall_seconds: float,
         output: bool = True,
+        input: bool = False,  # noqa: A002 - the other side of `output`
         moved: Callable[[], object] | None = None,
         watch: Callable[[], None] | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
+        folder: Path | None = None,
     ) -> None:
         self.tool = os.path.basename(argv[0])  # noqa: PTH119 - a word for messages
         self._argv = list(argv)
         self._env = environment(env)
         self._stall_seconds = stall_seconds
         self._output = output
+        self._input = input
         self._moved = moved
         self._watch = watch
         self._death_signal = death_signal
+        self._folder = folder
         self._tail = bytearray()
         self._ended = False
         self._watched_at = 0.0
@@ -124,7 +131,8 @@ class Process:
             self._popen = subprocess.Popen(
                 self._argv,
                 env=self._env,
-                stdin=subprocess.DEVNULL,
+                cwd=self._folder,
+                stdin=subprocess.PIPE if self._input else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self._output else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 bufsize=0,
@@ -139,6 +147,9 @@ class Process:
         try:
             if self._popen.stdout is not None:
                 _enlarge(self._popen.stdout.fileno())
+            if self._popen.stdin is not None:
+                # Only whoever waits for the pipe can see that nothing moves any more.
+                os.set_blocking(self._popen.stdin.fileno(), False)
             self._drain = threading.Thread(target=self._drain_stderr, name=f"{self.tool} stderr", daemon=True)
             self._drain.start()
         except BaseException:
@@ -179,6 +190,37 @@ class Process:
                 return
             yield data
 
+    def feed(self, data: bytes | memoryview) -> None:
+        """Have it read all of `data`, waiting while it does not; what it writes meanwhile is left in the pipe.
+
+        Raises `ProcessError` where it has ended, and `StalledError` when it took no byte for `stall_seconds`.
+        """
+        pipe = self._stdin()
+        poll = select.poll()
+        poll.register(pipe, select.POLLOUT)
+        view = memoryview(data).cast("B")
+        while view:
+            self._await(lambda: bool(poll.poll(TICK * 1000)))
+            try:
+                view = view[os.write(pipe, view) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                # It reads no more, so it is ending, or has ended: well or not, it did not take everything.
+                self.finish()
+                raise ProcessError(self.tool, 0, self.tail) from None
+
+    def end_input(self) -> None:
+        """Tell it that there is nothing more to read."""
+        self._stdin()
+        assert self._popen.stdin is not None  # noqa: S101 - for the type checker
+        self._popen.stdin.close()
+
+    def _stdin(self) -> int:
+        if self._popen.stdin is None or self._popen.stdin.closed:
+            raise ValueError("the standard input of this process is empty, or was ended")
+        return self._popen.stdin.fileno()
+
     def finish(self) -> None:
         """Wait for its end, which has to be a good one.
 
@@ -192,6 +234,8 @@ class Process:
 
     def _await(self, ready: Callable[[], bool]) -> None:
         """Call `ready`, which takes a tick at most, until it says yes; raise where nothing moves meanwhile."""
+        if self._watched(ready):
+            return
         since = time.monotonic()
         seen = self._moved() if self._moved else None
         while not self._watched(ready):
@@ -239,7 +283,7 @@ class Process:
             self._popen.wait()
             # What left the group can hold the pipe open; the thread is then left to it.
             self._drain.join(TICK)
-            for pipe in (self._popen.stdout, self._popen.stderr):
+            for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
                 if pipe is not None and not (pipe is self._popen.stderr and self._drain.is_alive()):
                     pipe.close()
         return self._popen.returncode

@@ -34,7 +34,11 @@ class Client:
         return self.version[0]
 
     def __str__(self) -> str:
-        return f"pg_dump {self.version[0]}.{self.version[1]}"
+        return self.name("pg_dump")
+
+    def name(self, word: str = "psql") -> str:
+        """For people: `psql 16.4`."""
+        return f"{word} {self.version[0]}.{self.version[1]}"
 
     def program(self, word: str) -> str:
         """The path of `pg_dump`, `pg_restore` or another; raises `ConfigurationError` where it is missing."""
@@ -76,6 +80,44 @@ def choose(server: str, folders: Iterable[Path]) -> Client:
         f"install version {wanted} of the client programs (Debian, Ubuntu: apt install postgresql-client-{wanted}), "
         "or name their folder as postgres_bin in larder.toml",
     )
+
+
+#: The first minor version of each major one that writes, and reads, `\restrict` in scripts; from 18 on all do.
+_RESTRICTS = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
+
+
+def choose_loader(server: str, tool: str, folders: Iterable[Path]) -> Client:
+    """The psql and pg_restore that bring what `tool` (`pg_dump 16.4`) wrote into a server of version `server` (`17.2`).
+
+    Those of the server's own major version, where that is not older than `tool`'s: an older pg_restore can't read its
+    folders, and an older psql does not know its commands. Else the nearest that is not older, the newest of it.
+
+    Raises `ConfigurationError` naming both versions where there is none.
+    """
+    match = re.search(r"(\d+)(?:\.(\d+))?", tool)
+    wrote = (int(match[1]), int(match[2] or 0)) if match else (0, 0)
+    found = available(folders)
+    suitable = [
+        client
+        for client in found
+        if client.major >= wrote[0] and (_restricts(client.version) or not _restricts(wrote))
+    ]
+    if suitable:
+        majors = {client.major for client in suitable}
+        own = int(server.partition(".")[0])
+        wanted = own if own in majors else min(majors)
+        return max(client for client in suitable if client.major == wanted)
+    best = f"the newest on this machine is {max(found).name()}" if found else "there is none on this machine"
+    raise ConfigurationError(
+        f"unable to find a psql and pg_restore for a backup by {tool}: {best}",
+        f"install the newest client programs of version {wrote[0]} (Debian, Ubuntu: apt install "
+        f"postgresql-client-{wrote[0]}), or name their folder as postgres_bin in larder.toml",
+    )
+
+
+def _restricts(version: tuple[int, int]) -> bool:
+    major, minor = version
+    return major >= 18 or minor >= _RESTRICTS.get(major, 1000)
 
 
 def available(folders: Iterable[Path]) -> list[Client]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -159,10 +159,7 @@ def _without_foreign(url: str) -> str:
     if match is None:
         return url
     rest = url[match.end() :]
-    # As libpq does it: user and password end at the first @ that no / comes before, and may hold a ?.
-    first = re.search(r"[@/]", rest)
-    begin = first.end() if first is not None and first[0] == "@" else 0
-    mark = rest.find("?", begin)
+    mark = rest.find("?", _end_of_login(rest))
     if mark < 0:
         return f"postgresql://{rest}"
     kept = []
@@ -179,6 +176,58 @@ def _without_foreign(url: str) -> str:
                 f"did you mean '{near}'?" if near else "remove it",
             )
     return f"postgresql://{rest[:mark]}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def _end_of_login(rest: str) -> int:
+    # As libpq does it: user and password end at the first @ that no / comes before, and may hold a ?.
+    first = re.search(r"[@/]", rest)
+    return first.end() if first is not None and first[0] == "@" else 0
+
+
+def database_in(url: str) -> str:
+    """The database's name that libpq would find; empty where a service file has it."""
+    found = parameters(url)
+    if found.get("dbname"):
+        return found["dbname"]
+    if found.get("service") or _default("service"):
+        return ""
+    return _default("dbname") or found.get("user") or _default("user")
+
+
+def with_database(url: str, name: str) -> str:
+    """The same connection string, for another database of the same server; what else is in it stays."""
+    match = _SCHEME.match(url)
+    if match is None:
+        return make_conninfo(url, dbname=name)
+    rest = url[match.end() :]
+    begin = _end_of_login(rest)
+    path = re.compile(r"[/?]|$").search(rest, begin)
+    assert path is not None  # noqa: S101 - it matches at the end
+    query = rest[begin:].partition("?")[2]
+    kept = [pair for pair in filter(None, query.split("&")) if unquote(pair.partition("=")[0]) != "dbname"]
+    start = url[: match.end()] + rest[: path.start()]
+    return f"{start}/{quote(name, safe='')}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def address_in(url: str) -> str:
+    """Where the connection string leads, in one spelling, without user and secrets, with libpq's defaults filled in."""
+    found = parameters(url)
+    name = quote(database_in(url), safe="")
+    service = found.get("service") or _default("service")
+    if service and not (found.get("host") or found.get("hostaddr")):
+        return f"postgresql:///{name}?service={quote(service, safe='')}"
+    given = {**found, **_socket(found)}
+    hosts = (given.get("host") or given.get("hostaddr") or _default("host") or "localhost").split(",")
+    ports = (given.get("port") or _default("port") or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = (f"{_spelt(host)}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
+    return f"postgresql://{','.join(places)}/{name}"
+
+
+def _spelt(host: str) -> str:
+    if host.startswith("/"):
+        return quote(host, safe="")
+    return _bracketed(host) if ":" in host else quote(host.lower(), safe="")
 
 
 def connect(name: str, url: str) -> psycopg.Connection:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
+from larder.databases import _postgres_facts
 from larder.errors import LarderError, RefusedError, UnreachableError
 
 #: Seconds that a query may take to end after it was asked to.
@@ -31,7 +32,7 @@ _QUIET = (
 LOST_CLIENT_CHECK = "client_connection_check_interval=2000"
 
 #: Everything that pg_dump's --exclude-table can name. Not the system's, not temporary, not an extension's own.
-_RELATIONS = """
+RELATIONS = """
     SELECT c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind = 'r',
            c.relpersistence = 'u' AND pg_is_in_recovery(),
            convert_to(format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(c.relname, '"', '""')),
@@ -126,34 +127,17 @@ class Snapshot:
         if self._connection.info.server_version >= 170000:
             run("SET LOCAL transaction_timeout = 0")
         #: Whether the server can be told by `LOST_CLIENT_CHECK` as an option of the connection.
-        self.may_watch_clients = self._watch_clients()
+        self.may_watch_clients = may_watch_clients(self._connection)
         #: What pg_dump's --snapshot takes.
         (self.id, self.taken_at) = self._row(
             "SELECT pg_export_snapshot(),"
             " to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         )
-        everything = [Relation(*row) for row in run(_RELATIONS).fetchall()]
+        everything = [Relation(*row) for row in run(RELATIONS).fetchall()]
         self.excluded = self._resolve(everything)
         gone = {relation.oid for relation in self.excluded}
         self.tables = [found for found in everything if found.is_table and found.oid not in gone]
         self._warn(gone)
-
-    def _watch_clients(self) -> bool:
-        """Have the server look after its client, and say whether pg_dump may ask for the same.
-
-        Without that, the session of a program that was killed while it waited for a lock stays until it has the
-        lock. A pooler between us and the server would reject the option; it hides the number of the server's process.
-        """
-        if self._connection.info.server_version < 140000:
-            return False
-        try:
-            with self._connection.transaction():
-                self._connection.execute(f"SET LOCAL {LOST_CLIENT_CHECK}")
-                (process,) = self._row("SELECT pg_backend_pid()")
-        except psycopg.errors.InvalidParameterValue:
-            # Not every platform that a server runs on can do it.
-            return False
-        return bool(process == self._connection.info.backend_pid)
 
     def _row(self, query: str) -> tuple[Any, ...]:
         return self._connection.execute(query).fetchone() or ()
@@ -183,6 +167,13 @@ class Snapshot:
             self.warnings.append("unlogged tables are dumped without rows, because this server is a standby")
         if not self.tables:
             self.warnings.append("the database holds no table")
+
+    def describe(self) -> dict[str, Any]:
+        """The database as a whole, for the fingerprint. To be called before `count()`, which keeps the connection."""
+        try:
+            return _postgres_facts.describe(self._connection)
+        except psycopg.Error as error:
+            raise self._unable(error) from None
 
     def size_and_clock(self) -> tuple[int, float]:
         """Bytes of the database, and the server's clock in seconds since 1970."""
@@ -260,15 +251,41 @@ class Snapshot:
         return trouble(self._name, "unable to dump database", error)
 
 
-def trouble(name: str, doing: str, error: psycopg.Error) -> LarderError:
-    """The error for a query that failed: worth another try where the connection was lost or a standby moved on."""
+def may_watch_clients(connection: psycopg.Connection) -> bool:
+    """Have the server look after its client in this transaction, and say whether other programs may ask for the same.
+
+    Without that, the session of a program that was killed while it waited for a lock stays until it has the
+    lock. A pooler between us and the server would reject the option; it hides the number of the server's process.
+    """
+    if connection.info.server_version < 140000:
+        return False
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL {LOST_CLIENT_CHECK}")
+            (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    except psycopg.errors.InvalidParameterValue:
+        # Not every platform that a server runs on can do it.
+        return False
+    return bool(process == connection.info.backend_pid)
+
+
+def trouble(
+    name: str,
+    doing: str,
+    error: psycopg.Error,
+    right: str = "grant SELECT on all tables to the role, or exclude the table",
+) -> LarderError:
+    """The error for a query that failed: worth another try where the connection was lost or a standby moved on.
+
+    `right` is the hint for where the role lacks a right.
+    """
     reason = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
     message = f"{doing} '{name}': {reason[:1].lower()}{reason[1:]}"
     state = error.sqlstate or ""
     if state == "42501":
         if "row-level security" in reason:
             return RefusedError(message, "use a role with BYPASSRLS, or exclude the table")
-        return RefusedError(message, "grant SELECT on all tables to the role, or exclude the table")
+        return RefusedError(message, right)
     if state == "40001":
         return UnreachableError(
             message, "set hot_standby_feedback = on, or raise max_standby_streaming_delay"

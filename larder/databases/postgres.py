@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -13,16 +14,50 @@ from larder.codecs import Codec
 from larder.databases import Database, Dump, Look, _postgres_client, _postgres_connection
 from larder.databases._postgres_connection import address_of, check_url, connect, recognises
 from larder.databases._postgres_dump import Dumper
+from larder.databases._postgres_restore import PostgresRestorer
 from larder.databases._postgres_snapshot import Snapshot
+from larder.databases._postgres_urls import public_url, with_secrets_of
 from larder.progress import Progress
+from larder.restoring import Mode, Plan, Restorer
 
-__all__ = ["DATABASE", "check_url", "name_in", "recognises"]
+if TYPE_CHECKING:
+    from larder.config import DatabaseSettings
+
+__all__ = [
+    "DATABASE",
+    "address_in",
+    "check_url",
+    "name_in",
+    "public_url",
+    "recognises",
+    "restorer",
+    "sibling",
+    "with_secrets_of",
+]
+
+_RESTORERS: dict[Mode, type[Restorer]] = {"swap": PostgresRestorer, "new": PostgresRestorer}
 
 
 def name_in(url: str) -> str:
     """The database's name, or the service's; empty where the connection string tells neither."""
     found = _postgres_connection.parameters(url)
     return found.get("dbname") or found.get("service") or ""
+
+
+def address_in(url: str, base: Path) -> str:
+    """See `larder.databases.address_in`."""
+    del base  # there is no file
+    return _postgres_connection.address_in(url)
+
+
+def sibling(url: str, name: str) -> str:
+    """See `larder.databases.sibling`."""
+    return _postgres_connection.with_database(url, name)
+
+
+def restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
+    """See `larder.databases.open_restorer`."""
+    return _RESTORERS[plan.mode](settings, plan)
 
 
 class PostgresDatabase(Database):
@@ -59,6 +94,7 @@ class PostgresDatabase(Database):
             with Snapshot(self.name, connection, self.settings.exclude) as snapshot:
                 say("Backing up PostgreSQL database...")
                 dumper = Dumper(self.name, self.settings, client, connection, snapshot, folder, progress)
+                described = snapshot.describe()
                 counted = self.settings.row_counts == "exact"
                 if counted:
                     snapshot.count()
@@ -76,7 +112,7 @@ class PostgresDatabase(Database):
             server_version=version,
             tool=str(client),
             snapshot_at=snapshot.taken_at,
-            fingerprint={"row_counts": self.settings.row_counts, "tables": tables},
+            fingerprint={"row_counts": self.settings.row_counts, "tables": tables, "database": described},
             globals=found,
             warnings=[*_newer(client, version), *snapshot.warnings, *dumper.warnings],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -162,6 +163,56 @@ def test_nothing_can_be_typed_and_little_is_told() -> None:
     assert "PGHOST" in said
     assert "LARDER_TEST_SECRET" not in said
     assert said.rstrip().endswith(" C")
+
+
+def test_what_is_fed_arrives_whole() -> None:
+    code = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+    data = os.urandom(3_000_000)
+    with Process(python(code), stall_seconds=LONG, input=True) as run:
+        run.feed(data[:7])
+        run.feed(memoryview(data)[7:])
+        run.end_input()
+        said = b"".join(run.output()).decode().strip()
+        run.finish()
+    assert said == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_a_command_that_ends_before_it_has_read_everything_is_an_error(code: int) -> None:
+    ending = python(f"import sys; print('enough', file=sys.stderr); sys.exit({code})")
+    with (
+        Process(ending, stall_seconds=LONG, input=True, output=False) as run,
+        pytest.raises(ProcessError, match=f"exited with {code}: enough"),
+    ):
+        run.feed(bytes(1 << 22))
+    assert gone(run.pid)
+
+
+def test_a_command_that_reads_nothing_is_ended() -> None:
+    pause = python("import signal; signal.pause()")
+    with (
+        Process(pause, stall_seconds=0.3, input=True, output=False) as run,
+        pytest.raises(StalledError, match="no byte has moved"),
+    ):
+        run.feed(bytes(1 << 22))
+    assert gone(run.pid)
+
+
+def test_one_that_works_on_what_it_was_fed_is_not_ended() -> None:
+    seen = iter(range(1000))
+    slow = python("import select, sys; select.select([], [], [], 1.5); sys.stdin.read()")
+    with Process(slow, stall_seconds=1, input=True, output=False, moved=lambda: next(seen)) as run:
+        run.feed(bytes(1 << 22))
+        run.end_input()
+        run.finish()
+
+
+def test_nothing_can_be_fed_to_one_that_reads_nothing() -> None:
+    with (
+        Process(python("pass"), stall_seconds=LONG) as run,
+        pytest.raises(ValueError, match="standard input"),
+    ):
+        run.feed(b"x")
 
 
 @pytest.mark.parametrize("argv", [["/nonexistent/pg_dump"], ["/etc/passwd"]])

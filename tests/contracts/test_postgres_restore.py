@@ -1,0 +1,658 @@
+"""Restoring PostgreSQL backups beside the live database: facts, refusals, the load, what is examined."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import psutil
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from larder.codecs import codec
+from larder.config import DatabaseSettings
+from larder.databases import (
+    Dump,
+    _postgres_client,
+    _postgres_examine,
+    _postgres_facts,
+    _postgres_load,
+    _postgres_target,
+    address_in,
+    open_restorer,
+    sibling,
+)
+from larder.databases._postgres_restore import PostgresRestorer
+from larder.errors import ConfigurationError, ExhaustedError, IntegrityError, LarderError, UnreachableError
+from larder.progress import Progress
+from larder.restoring import Content, Plan, Source
+from tests.dumps import BINARIES, dumped, filled, role, wait_for
+from tests.servers import PASSWORD, SAMPLE, Cluster, Clusters, contents
+
+STAMP = "20251016_020000"
+
+
+def source_of(made: Dump) -> Source:
+    piece = made.content
+    return Source(
+        "postgres",
+        made.form,
+        piece.raw_size,
+        piece.raw_sha256,
+        made.server_version,
+        made.tool,
+        made.fingerprint,
+    )
+
+
+def content_of(made: Dump, folder: Path) -> Content:
+    path = folder / made.content.path
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+
+    def decoded() -> BinaryIO:
+        return io.BytesIO(codec(made.content.encoding).reader(io.BytesIO(path.read_bytes())).read())
+
+    return Content(
+        source_of(made),
+        decoded,
+        path if made.form == "folder" else None,
+        scratch,
+    )
+
+
+def restorer(
+    url: str, mode: str = "swap", plan: dict[str, Any] | None = None, **options: Any
+) -> PostgresRestorer:
+    options.setdefault("postgres_bin", BINARIES)
+    settings = DatabaseSettings(name="shop", url=SecretStr(url), **options)
+    made = open_restorer(settings, Plan(uuid.uuid4().hex[:12], mode, **(plan or {})))  # type: ignore[arg-type]
+    assert isinstance(made, PostgresRestorer)
+    return made
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def load(made: PostgresRestorer, content: Content) -> list[str]:
+    return made.load(content, Progress(), quiet)
+
+
+def held(cluster: Cluster, name: str) -> dict[str, tuple[int, str]]:
+    with cluster.connect(name) as connection:
+        return contents(connection)
+
+
+def facts(cluster: Cluster, name: str) -> _postgres_facts.Facts:
+    with cluster.connect() as connection:
+        found = _postgres_facts.read(connection, name)
+    assert found is not None
+    return found
+
+
+@contextmanager
+def restored(cluster: Cluster, made: PostgresRestorer) -> Iterator[PostgresRestorer]:
+    """Whatever the restorer makes is gone afterwards."""
+    try:
+        yield made
+    finally:
+        for name in cluster.databases():
+            if name.startswith((f"{made.live}__", f"{made.live[:30]}_")) or name == made.scratch:
+                cluster.dropdb(name)
+
+
+def messages(found: list[LarderError]) -> str:
+    return "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_a_backup_comes_back_beside_the_live_database(postgres: Cluster, form: str, tmp_path: Path) -> None:
+    with filled(postgres) as name:
+        content = content_of(dumped(postgres.url(name), tmp_path, "gzip", format=form), tmp_path)
+        before = held(postgres, name)
+        with restored(postgres, restorer(postgres.url(name))) as made:
+            target = made.look()
+            assert (target.exists, target.description.rpartition(":")[2]) == (True, f"{postgres.port}/{name}")
+            assert made.refusals(content.source, target) == []
+            progress = Progress(total=content.source.raw_size)
+            assert made.load(content, progress, quiet) == []
+            if form == "plain":
+                assert progress.done == content.source.raw_size
+            assert held(postgres, made.scratch) == before == held(postgres, name)
+            assert made.examine(content, Progress()) == []
+            assert made.new_url().get_secret_value() == postgres.url(made.scratch)
+            with postgres.connect(made.scratch) as connection:
+                row = connection.execute(
+                    "SELECT count(*) FROM pg_statistic WHERE starelid = 'customers'::regclass"
+                )
+                assert (row.fetchone() or (0,))[0] == 3
+            kept = made.swap(content, STAMP, Progress(), quiet)
+            assert kept is not None
+            assert made.new_url().get_secret_value() == postgres.url(name)
+            assert made.swap(content, STAMP, Progress(), quiet) == kept
+            assert not made.drop_new()
+            assert made.undo(kept, STAMP, quiet).name == f"{name}__undone_{STAMP}"
+            assert not made.drop_kept(kept)
+            assert postgres.sessions() == 0
+            assert postgres.sessions(f"larder-restore-{made.plan.id}") == 0
+
+
+NOTABLE = """
+ALTER DATABASE {name} SET search_path TO "$user", 'public', 'Odd, "schema', '';
+ALTER DATABASE {name} SET work_mem TO '7MB';
+ALTER DATABASE {name} SET app.jwt_secret TO 'very-secret it is';
+ALTER ROLE {role} IN DATABASE {name} SET statement_timeout TO '3s';
+ALTER DATABASE {name} OWNER TO {role};
+REVOKE ALL ON DATABASE {name} FROM PUBLIC;
+GRANT CONNECT ON DATABASE {name} TO "{other}" WITH GRANT OPTION;
+COMMENT ON DATABASE {name} IS 'It''s ours';
+ALTER DATABASE {name} CONNECTION LIMIT 17;
+"""
+
+
+@contextmanager
+def notable(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """A database with everything that can be told of one; gives its name and its owner's."""
+    with role(cluster) as owner, role(cluster) as other:
+        cluster.execute(f'ALTER ROLE {other} RENAME TO "{other} Ünï"')
+        try:
+            with filled(cluster, "CREATE TABLE a (b int)") as name:
+                for line in NOTABLE.format(name=name, role=owner, other=f"{other} Ünï").strip().splitlines():
+                    cluster.execute(line)
+                yield name, owner
+        finally:
+            cluster.execute(f'ALTER ROLE "{other} Ünï" RENAME TO {other}')
+
+
+def test_what_a_database_is_as_a_whole_survives(postgres: Cluster, tmp_path: Path) -> None:
+    with notable(postgres) as (name, owner):
+        before = facts(postgres, name)
+        assert before.owner == owner
+        assert len(before.settings) == 4
+        made_of = dumped(postgres.url(name), tmp_path)
+        assert "very-secret" not in str(made_of.fingerprint)
+        content = content_of(made_of, tmp_path)
+        with restored(postgres, restorer(postgres.url(name))) as made:
+            load(made, content)
+            private = facts(postgres, made.scratch)
+            assert private.settings == before.settings
+            assert {grant.role for grant in private.grants} == {owner}
+            made.swap(content, STAMP, Progress(), quiet)
+            assert facts(postgres, name) == before
+        with restored(postgres, restorer(postgres.url(f"{name}_copy"), "new")) as made:
+            warnings = load(made, content)
+            assert "'app.jwt_secret'" in messages(warnings)  # type: ignore[arg-type]
+            assert made.swap(content, STAMP, Progress(), quiet) is None
+            kept = tuple(found for found in before.settings if found.name != "app.jwt_secret")
+            assert facts(postgres, made.live) == replace(before, settings=kept)
+            postgres.dropdb(made.live)
+
+
+def test_facts_are_applied_again_and_read_from_a_manifest(clusters: Clusters) -> None:
+    cluster = clusters.get(18)
+    with (
+        notable(cluster) as (name, _),
+        cluster.database(f"{name}_b") as other,
+        cluster.connect() as connection,
+    ):
+        wanted = facts(cluster, name)
+        for _time in range(2):
+            with connection.transaction():
+                _postgres_facts.apply(connection, other, wanted)
+            assert facts(cluster, other) == wanted
+        read = _postgres_facts.Facts.from_json(wanted.to_json())
+        assert [found.value for found in read.settings if found.name == "app.jwt_secret"] == [None]
+        _postgres_facts.apply(connection, other, read)
+        assert facts(cluster, other) == wanted
+        plain = replace(wanted, settings=(), comment=None, connection_limit=-1, owner="postgres", grants=())
+        _postgres_facts.apply(connection, other, plain)
+        assert facts(cluster, other) == plain
+        with pytest.raises(IntegrityError, match="another shape"):
+            _postgres_facts.Facts.from_json({"encoding": 7})
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "found"),
+    [
+        (15, "LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' LC_COLLATE 'C' LC_CTYPE 'C'", ("i", "de-DE")),
+        (18, "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'", ("b", "C.UTF-8")),
+        (18, "ENCODING 'LATIN1'", ("c", None)),
+    ],
+)
+def test_locale_and_encoding_are_what_they_were(
+    clusters: Clusters, version: int, options: str, found: tuple[str, str | None], tmp_path: Path
+) -> None:
+    cluster = clusters.get(version)
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    cluster.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+    try:
+        cluster.execute("CREATE TABLE a (b text); INSERT INTO a VALUES ('ü')", name)
+        before = facts(cluster, name)
+        assert (before.provider, before.locale) == found
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        with restored(cluster, restorer(cluster.url(f"{name}_copy"), "new")) as made:
+            assert load(made, content) == []
+            now = facts(cluster, made.scratch)
+            assert replace(now, comment=None, grants=before.grants) == before
+            assert held(cluster, made.scratch) == held(cluster, name)
+    finally:
+        cluster.dropdb(name)
+
+
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_a_newer_pg_dump_does_not_keep_a_backup_from_its_own_server(
+    clusters: Clusters, form: str, tmp_path: Path
+) -> None:
+    cluster = clusters.get(16)
+    newest = (BINARIES[-1],)
+    with filled(cluster) as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_postgres_client, "USUAL_FOLDERS", ())
+        patch.setenv("PATH", "/nonexistent")
+        made_of = dumped(cluster.url(name), tmp_path, format=form, postgres_bin=newest)
+        assert made_of.tool.startswith("pg_dump 18")
+        content = content_of(made_of, tmp_path)
+        with restored(cluster, restorer(cluster.url(name), postgres_bin=newest)) as made:
+            assert load(made, content) == []
+            assert held(cluster, made.scratch) == held(cluster, name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut in a line", "altered", "nonsense"])
+def test_a_stream_that_is_not_whole_is_never_committed(
+    clusters: Clusters, damage: str, tmp_path: Path
+) -> None:
+    cluster = clusters.get(18)
+    with filled(cluster) as name:
+        made_of = dumped(cluster.url(name), tmp_path)
+        content = content_of(made_of, tmp_path)
+        path = tmp_path / made_of.content.path
+        data = path.read_bytes()
+        whole = {
+            "cut": data[: data.index(b"\nCREATE VIEW")],
+            "cut in a line": data[: data.index(b"customer 250")],
+            "altered": data.replace(b"customer 250", b"customer 251"),
+            "nonsense": data.replace(b"CREATE VIEW", b"CREATE WIEV"),
+        }
+        path.write_bytes(whole[damage])
+        with restored(cluster, restorer(cluster.url(name))) as made:
+            with pytest.raises(IntegrityError, match="SHA-256"):
+                load(made, content)
+            assert made.scratch not in cluster.databases()
+            # The same into a database that lives.
+            with cluster.database(f"{name}_live") as live, cluster.connect() as connection:
+                script = script_into(cluster, connection, live)
+                with pytest.raises(IntegrityError):
+                    script.run(_postgres_load.checked(content, Progress()), guarded=True)
+                assert held(cluster, live) == {"large objects": (0, "")}
+
+
+def script_into(cluster: Cluster, connection: psycopg.Connection, name: str) -> _postgres_load.Script:
+    environment = {**cluster.environment(name), "PGAPPNAME": f"script {name}"}
+    return _postgres_load.Script("unable to try", str(cluster.bin / "psql"), environment, stall_seconds=60)
+
+
+def test_a_script_says_what_it_selects_and_commits_all_or_nothing(clusters: Clusters) -> None:
+    cluster = clusters.get(16)
+    with filled(cluster, "CREATE TABLE a (b text)") as name, cluster.connect() as connection:
+        asked: list[str] = []
+        script = script_into(cluster, connection, name)
+        said = script.run(
+            [b"SELECT 'unheard';\nINSERT INTO a VALUES ('x');"],
+            before=["SELECT 'first', 'ünï';"],
+            after=["SELECT count(*) FROM public.a;", "SELECT pg_current_xact_id() IS NOT NULL;"],
+            guarded=True,
+            confirm=asked.append,
+        )
+        assert said == "first|ünï\n1\nt\n"
+        assert asked == [said]
+        script = script_into(cluster, connection, name)
+
+        def no(_said: str) -> None:
+            raise IntegrityError("no")
+
+        with pytest.raises(IntegrityError):
+            script.run([b"DELETE FROM a;"], after=["SELECT 'said';"], confirm=no)
+        assert (script.said, script.committing) == ("said\n", False)
+        for stream in ([b"DELETE FROM a;\nCOMMIT;\n"], [b"DELETE FROM a;\n", b"SELECT 1/0;\n"]):
+            with pytest.raises(LarderError, match=r"did not begin|division by zero"):
+                script_into(cluster, connection, name).run(stream, guarded=True)
+        with pytest.raises(LarderError, match="unable to try: invalid input syntax for type integer: …"):
+            script_into(cluster, connection, name).run([b"SELECT 'somebody''s'::int;\n"])
+        with cluster.connect(name) as live:
+            assert live.execute("SELECT b FROM a").fetchall() == [("x",)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 5000])
+def test_only_the_transactions_of_large_objects_are_left_out(size: int) -> None:
+    alike = b"BEGIN;\n\nSELECT pg_catalog.lo_open('1', 2);\nSELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n"
+    rows = b"COPY a (b) FROM stdin;\n" + alike + b"\\.\n\nCOPY c FROM stdin;\n\\.\n"
+    objects = b"\nSELECT pg_catalog.lo_open('1', 2);\nSELECT pg_catalog.lo_close(0);\n"
+    dump = (
+        b"--\n\n"
+        + rows
+        + b"\n--\n\nBEGIN;\n"
+        + objects
+        + b"\nCOMMIT;\n\n"
+        + rows
+        + b"CREATE x AS BEGIN;\nCOMMIT;\nend"
+    )
+    wanted = b"--\n\n" + rows + b"\n--\n\n" + objects + b"\n\n" + rows + b"CREATE x AS BEGIN;\nCOMMIT;\nend"
+    pieces = [dump[at : at + size] for at in range(0, len(dump), size)]
+    found = b"".join(_postgres_load.in_one_transaction(pieces))
+    assert found.replace(b"\n", b"") == wanted.replace(b"\n", b"")
+
+
+def test_everything_that_stands_in_the_way_is_told_at_once(clusters: Clusters, tmp_path: Path) -> None:
+    newer, older = clusters.get(18), clusters.get(16)
+    gone = f"gone_{uuid.uuid4().hex[:8]}"
+    newer.execute(f"CREATE ROLE {gone}")
+    try:
+        with filled(newer, f"CREATE TABLE a (b int); ALTER TABLE a OWNER TO {gone}") as name:
+            source = source_of(dumped(newer.url(name), tmp_path))
+    finally:
+        newer.execute(f"DROP ROLE {gone}")
+    assert gone in source.fingerprint["database"]["roles"]
+    lacking = {**source.fingerprint["database"], "extensions": {"no_such": "1"}, "tablespaces": ["no_space"]}
+    source = replace(source, fingerprint={**source.fingerprint, "database": lacking})
+    with filled(older, "CREATE TABLE a (b int)") as name, role(older) as weak:
+        before = older.databases()
+        made = restorer(older.url(name))
+        found = messages(made.refusals(source, made.look()))
+        for word in (f"PostgreSQL {source.server_version}", "the server is 16", gone, "no_such", "no_space"):
+            assert word in found
+        assert "--create-roles" in found
+        creating = restorer(older.url(name), plan={"create_roles": True})
+        assert gone not in messages(creating.refusals(source, creating.look()))
+        lowly = restorer(older.url(name, weak), plan={"create_roles": True})
+        found = messages(lowly.refusals(source, lowly.look()))
+        for word in ("may not create databases", "mode in-place", "does not own it", "may not create roles"):
+            assert word in found
+        small = replace(made.look(), free=1000)
+        assert any(isinstance(error, ExhaustedError) for error in made.refusals(source, small))
+        there = restorer(older.url(name), "new")
+        assert "it exists" in messages(there.refusals(source, there.look()))
+        nowhere = restorer(older.url("no_such_database"))
+        absent = nowhere.look()
+        assert (absent.exists, absent.size, absent.sessions) == (False, None, ())
+        assert "mode new makes" not in messages(nowhere.refusals(source, nowhere.look()))
+        other = replace(source, engine="sqlite")
+        assert "the backup is of sqlite" in messages(made.refusals(other, made.look()))
+        part = restorer(older.url(f"{name}_part"), "new", {"tables": ("a",)})
+        assert "no part" in messages(part.refusals(source, part.look()))
+        assert older.databases() == before
+
+
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_an_owner_who_may_create_databases_needs_no_superuser(
+    clusters: Clusters, form: str, tmp_path: Path
+) -> None:
+    cluster = clusters.get(16)
+    with role(cluster, "CREATEDB") as owner, cluster.database(f"shop_{uuid.uuid4().hex[:8]}") as name:
+        cluster.execute(f"ALTER DATABASE {name} OWNER TO {owner}")
+        cluster.execute(f"ALTER DATABASE {name} SET log_min_duration_statement TO '5s'")
+        with psycopg.connect(cluster.url(name, owner)) as connection:
+            connection.execute(SAMPLE.encode())
+        with cluster.connect(name) as busy:
+            busy.execute("SET application_name = 'till'")
+            content = content_of(dumped(cluster.url(name, owner), tmp_path, format=form), tmp_path)
+            with restored(cluster, restorer(cluster.url(name, owner))) as made:
+                target = made.look()
+                assert "till (user postgres)" in target.sessions
+                assert made.refusals(content.source, target) == []
+                warnings = load(made, content)
+                assert "log_min_duration_statement" in messages(warnings)  # type: ignore[arg-type]
+                assert held(cluster, made.scratch) == held(cluster, name)
+                assert made.examine(content, Progress()) == []
+                busy.close()
+                assert made.swap(content, STAMP, Progress(), quiet) is not None
+
+
+def test_roles_are_made_where_that_was_asked_for(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(18)
+    gone = f"gone_{uuid.uuid4().hex[:8]}"
+    cluster.execute(f"CREATE ROLE {gone}")
+    with filled(cluster, f"CREATE TABLE a (b int); ALTER TABLE a OWNER TO {gone}") as name:
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        cluster.execute("DROP TABLE a", name)
+        cluster.execute(f"DROP ROLE {gone}")
+        with restored(cluster, restorer(cluster.url(name))) as made:
+            with pytest.raises(LarderError, match=f"no role '{gone}'"):
+                load(made, content)
+            assert made.scratch not in cluster.databases()
+        with restored(cluster, restorer(cluster.url(name), plan={"create_roles": True})) as made:
+            (warning,) = load(made, content)
+            assert f"created role '{gone}'" in warning
+            made.drop_new()
+        cluster.execute(f"DROP ROLE {gone}")
+
+
+@contextmanager
+def stopped_in_the_middle(
+    cluster: Cluster, tmp_path: Path, **options: Any
+) -> Iterator[tuple[PostgresRestorer, Content]]:
+    """A load that waits for a lock of ours, near its end."""
+    with filled(cluster) as name:
+        made_of = dumped(cluster.url(name), tmp_path)
+        path = tmp_path / made_of.content.path
+        data = path.read_bytes() + b"SELECT pg_catalog.pg_advisory_xact_lock(4711);\n"
+        path.write_bytes(data)
+        piece = replace(made_of.content, raw_size=len(data), raw_sha256=hashlib.sha256(data).hexdigest())
+        content = content_of(replace(made_of, content=piece), tmp_path)
+        with restored(cluster, restorer(cluster.url(name), **options)) as made:
+            yield made, content
+
+
+def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is what the test wants to see
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, raised
+
+
+def test_a_connection_that_is_lost_leaves_nothing_behind(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(18)
+    with stopped_in_the_middle(cluster, tmp_path) as (made, content), cluster.connect() as blocker:
+        before = held(cluster, made.live)
+        blocker.execute("SELECT pg_advisory_lock(4711)")
+        # Locks of this kind are a database's own: ours has to be held there.
+        with holding(cluster, made) as loading:
+            thread, raised = in_thread(lambda: load(made, content))
+            loading()
+            # No secret on any command line.
+            for process in psutil.process_iter(["cmdline"]):
+                assert PASSWORD not in " ".join(process.info["cmdline"] or [])
+            blocker.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+                [f"larder-restore-{made.plan.id}"],
+            )
+            thread.join(30)
+        (error,) = raised
+        assert type(error) is UnreachableError
+        assert PASSWORD not in str(error)
+        assert made.scratch not in cluster.databases()
+        assert cluster.sessions(f"larder-restore-{made.plan.id}") == 0
+        assert held(cluster, made.live) == before
+
+
+@contextmanager
+def holding(cluster: Cluster, made: PostgresRestorer) -> Iterator[Callable[[], None]]:
+    """Hold the lock of `stopped_in_the_middle` in the new database; what is given returns once the load waits."""
+    blockers: list[psycopg.Connection] = []
+
+    def connected() -> bool:
+        if not blockers:
+            try:
+                blockers.append(cluster.connect(made.scratch))
+            except psycopg.OperationalError:
+                return False
+            blockers[0].execute("SELECT pg_advisory_lock(4711)")
+        return True
+
+    def loading() -> None:
+        wait_for(connected)
+        wait_for(lambda: cluster.waiting_for_locks(made.scratch) == 1)
+
+    try:
+        yield loading
+    finally:
+        for blocker in blockers:
+            blocker.close()
+
+
+def test_a_psql_that_is_killed_can_be_tried_again(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(18)
+    with stopped_in_the_middle(cluster, tmp_path) as (made, content):
+        with holding(cluster, made) as loading:
+            thread, raised = in_thread(lambda: load(made, content))
+            loading()
+            (psql,) = [child for child in psutil.Process().children() if child.name() == "psql"]
+            os.kill(psql.pid, signal.SIGKILL)
+            thread.join(30)
+        (error,) = raised
+        assert type(error) is UnreachableError
+        assert made.scratch not in cluster.databases()
+        # What an attempt that nobody could clean up after has left is replaced.
+        cluster.createdb(made.scratch)
+        cluster.execute("CREATE TABLE customers (a int); CREATE TABLE stale (a int)", made.scratch)
+        load(made, content)
+        assert held(cluster, made.scratch) == held(cluster, made.live)
+        assert made.drop_new()
+        assert not made.drop_new()
+
+
+def test_waiting_for_a_lock_is_a_stall_and_work_is_none(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(18)
+    with stopped_in_the_middle(cluster, tmp_path, stall_timeout="1s") as (made, content):
+        with holding(cluster, made) as loading:
+            thread, raised = in_thread(lambda: load(made, content))
+            loading()
+            thread.join(30)
+        (error,) = raised
+        assert type(error) is UnreachableError
+        assert "no byte has moved for 1 s" in str(error)
+        assert made.scratch not in cluster.databases()
+        path = tmp_path / "dump.sql"
+        working = b"SELECT pg_catalog.count(*) FROM pg_catalog.generate_series(1, 3000000) a;\n" * 8
+        data = path.read_bytes().replace(b"SELECT pg_catalog.pg_advisory_xact_lock(4711);\n", working)
+        path.write_bytes(data)
+        source = replace(content.source, raw_size=len(data), raw_sha256=hashlib.sha256(data).hexdigest())
+        load(made, replace(content, source=source))
+
+
+def test_what_differs_from_the_fingerprint_is_told(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(18)
+    with filled(cluster) as name:
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        checks = (
+            "SELECT count(*) = 500 FROM customers",
+            "SELECT count(*) > 500 FROM customers",
+            "SELECT count(*) FROM customers",
+            "SELECT nonsense",
+            "SELECT true FROM customers LIMIT 2",
+            "DELETE FROM customers RETURNING true",
+        )
+        with restored(cluster, restorer(cluster.url(name), checks=checks)) as made:
+            load(made, content)
+            cluster.execute(
+                'DELETE FROM "Ünïcode schema"."weird ""name"".with.dots" WHERE a = 1; DROP TABLE child;'
+                " CREATE TABLE extra (a int)",
+                made.scratch,
+            )
+            assert made.examine(content, Progress()) == [
+                "table public.child is missing",
+                "table public.extra is not in the backup",
+                'table "Ünïcode schema"."weird ""name"".with.dots" has 2 rows, and the backup 3',
+                "check is not true: SELECT count(*) > 500 FROM customers",
+                "check does not select one true or false: SELECT count(*) FROM customers",
+                'unable to run check: SELECT nonsense: column "nonsense" does not exist',
+                "check does not select one true or false: SELECT true FROM customers LIMIT 2",
+                "unable to run check: DELETE FROM customers RETURNING true: "
+                "cannot execute DELETE in a read-only transaction",
+            ]
+            uncounted = {table: {} for table in content.source.fingerprint["tables"]}
+            source = replace(content.source, fingerprint={"row_counts": "off", "tables": uncounted})
+            assert made.examine(replace(content, source=source), Progress())[:3] == [
+                "table public.child is missing",
+                "table public.extra is not in the backup",
+                f"check is not true: {checks[1]}",
+            ]
+    many = {("public", f"t{n}"): 0 for n in range(30)}
+    assert _postgres_examine.differences(many, {})[-1] == "and 10 more"
+
+
+def test_names_are_cut_where_they_have_to_be() -> None:
+    assert _postgres_target.beside("shop", f"__before_{STAMP}") == f"shop__before_{STAMP}"
+    long = _postgres_target.beside("ü" * 31, f"__before_{STAMP}")
+    assert len(long.encode()) <= 63
+    assert long.endswith(f"__before_{STAMP}")
+    assert long != _postgres_target.beside("ü" * 31 + "x", f"__before_{STAMP}")
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "other"),
+    [
+        (
+            "postgresql://u:p%40@Db.Example:5433/shop?sslmode=require&schema=public",
+            "postgresql://db.example:5433/shop",
+            "postgresql://u:p%40@Db.Example:5433/a%20%2F%3F?sslmode=require&schema=public",
+        ),
+        ("postgres://u@[::1]/shop", "postgresql://[::1]:5432/shop", "postgres://u@[::1]/a%20%2F%3F"),
+        (
+            "postgresql+psycopg://me@%2Fvar%2Frun:7?dbname=x&connect_timeout=3",
+            "postgresql://%2Fvar%2Frun:7/x",
+            "postgresql+psycopg://me@%2Fvar%2Frun:7/a%20%2F%3F?connect_timeout=3",
+        ),
+        ("postgresql://me:a?b@h", "postgresql://h:5432/me", "postgresql://me:a?b@h/a%20%2F%3F"),
+        ("host=h user=me", "postgresql://h:5432/me", "user=me host=h dbname='a /?'"),
+        (
+            "postgresql://me@a,b:6/größe",
+            None,
+            "postgresql://me@a,b:6/a%20%2F%3F",
+        ),
+    ],
+)
+def test_addresses_and_siblings(
+    url: str, address: str | None, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"):
+        monkeypatch.delenv(word, raising=False)
+    if address is not None:
+        assert address_in(url, Path("/")) == address
+    assert sibling(url, "a /?") == other
+    assert address_in(other, Path("/")).endswith("/a%20%2F%3F")
+    assert "p%40" not in address_in(url, Path("/"))
+
+
+def test_the_psql_is_one_that_understands_the_dump(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = [
+        _postgres_client.Client(version, Path("/"))
+        for version in ((15, 13), (16, 9), (16, 10), (18, 1), (18, 4))
+    ]
+    monkeypatch.setattr(_postgres_client, "available", lambda _folders: clients)
+    for server, tool, wanted in (
+        ("16.3", "pg_dump 15.2", (16, 10)),
+        ("15.3", "pg_dump 15.2", (15, 13)),
+        ("15.3", "pg_dump 15.14", (16, 10)),
+        ("17.3", "pg_dump 16.10", (16, 10)),
+        ("16.3", "pg_dump 18.0", (18, 4)),
+    ):
+        assert _postgres_client.choose_loader(server, tool, ()).version == wanted, (server, tool)
+    with pytest.raises(ConfigurationError, match=r"pg_dump 19\.1: the newest on this machine is psql 18\.4"):
+        _postgres_client.choose_loader("16.1", "pg_dump 19.1", ())
