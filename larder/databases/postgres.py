@@ -14,6 +14,7 @@ from larder.codecs import Codec
 from larder.databases import Database, Dump, Look, _postgres_client, _postgres_connection
 from larder.databases._postgres_connection import address_of, check_url, connect, recognises
 from larder.databases._postgres_dump import Dumper
+from larder.databases._postgres_in_place import PostgresInPlace
 from larder.databases._postgres_restore import PostgresRestorer
 from larder.databases._postgres_snapshot import Snapshot
 from larder.databases._postgres_urls import public_url, with_secrets_of
@@ -35,7 +36,11 @@ __all__ = [
     "with_secrets_of",
 ]
 
-_RESTORERS: dict[Mode, type[Restorer]] = {"swap": PostgresRestorer, "new": PostgresRestorer}
+_RESTORERS: dict[Mode, type[Restorer]] = {
+    "swap": PostgresRestorer,
+    "in-place": PostgresInPlace,
+    "new": PostgresRestorer,
+}
 
 
 def name_in(url: str) -> str:
