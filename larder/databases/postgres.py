@@ -16,6 +16,8 @@ from larder.databases._postgres_connection import address_of, check_url, connect
 from larder.databases._postgres_dump import Dumper
 from larder.databases._postgres_in_place import PostgresInPlace
 from larder.databases._postgres_restore import PostgresRestorer
+from larder.databases._postgres_schema import PostgresSchema
+from larder.databases._postgres_selection import PostgresSelection
 from larder.databases._postgres_snapshot import Snapshot
 from larder.databases._postgres_urls import public_url, with_secrets_of
 from larder.progress import Progress
@@ -40,6 +42,7 @@ _RESTORERS: dict[Mode, type[Restorer]] = {
     "swap": PostgresRestorer,
     "in-place": PostgresInPlace,
     "new": PostgresRestorer,
+    "schema": PostgresSchema,
 }
 
 
@@ -62,6 +65,8 @@ def sibling(url: str, name: str) -> str:
 
 def restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
     """See `larder.databases.open_restorer`."""
+    if plan.selective and plan.mode in ("swap", "new"):
+        return PostgresSelection(settings, plan)
     return _RESTORERS[plan.mode](settings, plan)
 
 

@@ -207,10 +207,10 @@ class Runs:
         with self._engine.connect().execution_options(reads=True) as connection:
             return self._load(
                 connection,
-                tables.runs.c.host == host,
+                _lies_on(host),
                 tables.runs.c.state.in_(tables.ACTIVE),
                 sa.or_(tables.runs.c.lease_until < now, between_steps),
-                ~_has_part_at_work(),
+                ~_waits_for_part(),
                 limit=1000,
             )
 
@@ -275,7 +275,7 @@ class Runs:
             "see the worker's log and the system's (out of memory?)",
         )
         held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
-        _close(connection, sa.and_(held, ~_has_part_at_work()), now, lost)
+        _close(connection, sa.and_(held, ~_waits_for_part()), now, lost)
         over = sa.select(tables.runs.c.id).where(tables.runs.c.state.not_in(tables.ACTIVE))
         _close(connection, tables.runs.c.parent.in_(over.scalar_subquery()), now, lost)
 
@@ -404,10 +404,23 @@ def _busy(what: str, existing: Run) -> BusyError:
     )
 
 
-def _has_part_at_work() -> sa.ColumnElement[bool]:
-    """Whether a run waits for another that is a part of it."""
-    part = tables.runs.alias("part")
-    return sa.exists().where(part.c.parent == tables.runs.c.id, part.c.state.in_(tables.ACTIVE))
+def _waits_for_part() -> sa.ColumnElement[bool]:
+    """Whether a run has come to the step at which it waits for another that is a part of it."""
+    part, wait, before = tables.runs.alias("part"), tables.steps.alias("wait"), tables.steps.alias("before")
+    not_done = sa.exists().where(
+        before.c.run == wait.c.run, before.c.position < wait.c.position, before.c.state != "done"
+    )
+    return sa.and_(
+        sa.exists().where(part.c.parent == tables.runs.c.id, part.c.state.in_(tables.ACTIVE)),
+        sa.exists().where(wait.c.run == tables.runs.c.id, wait.c.name == SAFETY, ~not_done),
+    )
+
+
+def _lies_on(host: str) -> sa.ColumnElement[bool]:
+    """Whether a run lies in the spool of `host`; a part that nobody has begun does where its whole run does."""
+    outer = tables.runs.alias("outer")
+    of_outer = sa.exists().where(outer.c.id == tables.runs.c.parent, outer.c.host == host)
+    return sa.or_(tables.runs.c.host == host, sa.and_(tables.runs.c.host.is_(None), of_outer))
 
 
 def _links(steps: Sequence[str], stores: Sequence[str]) -> Iterator[tuple[str, str]]:

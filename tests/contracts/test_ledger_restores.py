@@ -191,6 +191,20 @@ def test_a_restore_is_not_lost_while_its_safety_backup_works(ledger: Ledger) -> 
     assert ledger.runs.get(run.id).lease_until > datetime.now(UTC)
 
 
+def test_a_restore_whose_worker_was_lost_before_its_safety_backup_is_found(ledger: Ledger) -> None:
+    run = present(ledger, a_request(ledger))
+    (part,) = ledger.runs.parts_of(run.id)
+    assert isinstance(ledger.leases.take(run.id, "authorize", "host-1"), Lease)
+    expire(ledger, run)
+    assert [found.id for found in ledger.runs.lost_on("host-1")] == [run.id]
+    assert ledger.runs.take_up(ledger.runs.get(run.id))
+    finish(ledger, run, "authorize", "fetch", "check")
+    expire(ledger, part)
+    # Its own message was lost: it lies where the restore does.
+    assert [found.id for found in ledger.runs.lost_on("host-1")] == [part.id]
+    assert ledger.runs.lost_on("host-2") == []
+
+
 def test_what_is_a_part_of_a_run_ends_with_it(ledger: Ledger) -> None:
     run = present(ledger, a_request(ledger))
     (part,) = ledger.runs.parts_of(run.id)
