@@ -51,7 +51,7 @@ format: .venv/.dev ## put the code into shape
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
-bench: .venv/.dev ## the whole chain against `pg_dump | gzip`; WHAT=upload: the S3 store against `aws s3 cp`
+bench: .venv/.dev ## the chain against `pg_dump | gzip`; WHAT=upload: against `aws s3 cp`; WHAT=restore: `gunzip | psql`
 	@PYTHONPATH=. $(BIN)/python benchmarks/$(or $(WHAT),chain).py $(ARGS)
 
 lock: .venv/.dev ## newest dependencies that pyproject.toml lets in, locked with hashes

@@ -52,6 +52,7 @@ def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Ch
     yield from _signing(settings)
     for path in settings.identities:
         yield from _identity(path)
+    yield _approvers(settings)
     yield from _checked("ledger", "sqlite" if _is_file(settings) else "postgresql", ledger_opens)
     for store in settings.stores.values():
         yield from _store(store)
@@ -109,6 +110,19 @@ def _signing(settings: Settings) -> Iterator[Check]:
             "it is none of the configured signers, so what this host makes is not trusted",
             f'add [signers.NAME] with public_key = "{key}"',
         )
+
+
+def _approvers(settings: Settings) -> Check:
+    """Whether anybody could say yes to a restore when one is needed."""
+    if settings.approvers:
+        return Check("approvers", "restores", "ok", f"can be approved by {', '.join(settings.approvers)}")
+    return Check(
+        "approvers",
+        "restores",
+        "warning",
+        "nobody can approve a restore, so none can be done",
+        "make a key for somebody before it is needed: larder keys new approver NAME",
+    )
 
 
 def _identity(path: Path) -> Iterator[Check]:

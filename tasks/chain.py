@@ -18,6 +18,21 @@ def task_name(step: str, kind: str = "backup") -> str:
     return f"{kind}.{step}"
 
 
+def see_that_broker_answers() -> None:
+    """Raise `UnreachableError` where no message could be sent now."""
+    try:
+        with current_app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.2)
+    except OperationalError as error:
+        raise _away(error) from None
+
+
+def _away(error: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"unable to reach the broker: {error}", "check REDIS_URL, and that Redis is running"
+    )
+
+
 def send(run: Run, first: str | None = None, store: str = "") -> None:
     """Send a run's chain from the step `first` (of `store`) on; raises `UnreachableError` when the broker is away.
 
@@ -33,9 +48,7 @@ def send(run: Run, first: str | None = None, store: str = "") -> None:
             retry=True, retry_policy=_SEND_POLICY
         )
     except OperationalError as error:
-        raise UnreachableError(
-            f"unable to reach the broker: {error}", "check REDIS_URL, and that Redis is running"
-        ) from None
+        raise _away(error) from None
 
 
 def _links(run: Run) -> list[tuple[Run, Step]]:

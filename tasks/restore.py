@@ -46,6 +46,8 @@ def start(request_id: str, token: str, by: str) -> Run:
         places = safety_places(settings, request.document)
         steps = steps_of(settings, request.document, safety=places is not None)
         _see_that_nobody_holds_it(settings, request)
+        # An approval that is spent on a chain that cannot be sent is lost.
+        chain.see_that_broker_answers()
         run = ledger.requests.present(request.id, given, steps, holds(request), places)
     except NotAuthorisedError as error:
         ledger.audit.write("refused", request.id, by, why=error.message)

@@ -24,7 +24,7 @@ _NEEDED = """
         SELECT * FROM ({start}) s (classid, objid, mine)
         UNION
         SELECT f.classid, f.objid, f.objid >= 16384
-            AND coalesce((pg_identify_object(f.classid, f.objid, 0)).schema = ANY ({schemas}), f.is_part)
+            AND coalesce((pg_identify_object(f.classid, f.objid, 0)).schema = ANY ({quoted}), f.is_part)
             AND NOT EXISTS (SELECT FROM pg_depend e
                             WHERE e.classid = f.classid AND e.objid = f.objid AND e.deptype = 'e')
         FROM needed n CROSS JOIN LATERAL (
@@ -57,10 +57,12 @@ _HOMES = """
     AND NOT EXISTS (SELECT FROM pg_depend e
                     WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e') ORDER BY 1
 """
-#: What does not move by itself with something else: a row type, an array, an own sequence, a range's functions.
+#: What does not move by itself with something else: a row type, an array, an own sequence.
 _MOVING = """
-    SELECT i.type, i.identity, i.schema FROM larder_needed n, pg_identify_object(n.classid, n.objid, 0) i
-    WHERE n.mine AND i.schema IS NOT NULL AND CASE n.classid
+    SELECT i.type, i.identity, s.nspname
+    FROM larder_needed n CROSS JOIN LATERAL pg_identify_object(n.classid, n.objid, 0) i
+    JOIN pg_namespace s ON quote_ident(s.nspname) = i.schema
+    WHERE n.mine AND CASE n.classid
         WHEN 'pg_class'::regclass THEN EXISTS (
             SELECT FROM pg_class c WHERE c.oid = n.objid AND (c.relkind IN ('r', 'p', 'f', 'v', 'm') OR c.relkind = 'S'
             AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = n.classid AND d.objid = n.objid
@@ -69,8 +71,7 @@ _MOVING = """
             SELECT FROM pg_type t WHERE t.oid = n.objid
             AND (t.typrelid = 0 OR (SELECT relkind = 'c' FROM pg_class WHERE oid = t.typrelid))
             AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid))
-        ELSE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = n.classid AND d.objid = n.objid
-                         AND d.deptype = 'i' AND d.refclassid <> 'pg_namespace'::regclass)
+        ELSE true
         END
 """
 _ELSEWHERE = """
@@ -78,7 +79,8 @@ _ELSEWHERE = """
     FROM (SELECT classid, objid FROM larder_needed WHERE NOT mine
           EXCEPT SELECT classid, objid FROM larder_needed WHERE mine) n,
          pg_identify_object(n.classid, n.objid, 0) i, pg_identify_object_as_address(n.classid, n.objid, 0) a
-    WHERE i.schema IS DISTINCT FROM 'pg_toast' AND (i.type <> 'schema' OR NOT i.name = ANY ({schemas})) ORDER BY 1
+    WHERE i.schema IS DISTINCT FROM 'pg_toast'
+    AND (i.type <> 'schema' OR NOT a.object_names[1] = ANY ({schemas})) ORDER BY 1
 """
 _OURS = """
     SELECT nspname, substr(obj_description(oid, 'pg_namespace'), length(%(mark)s) + 1) FROM pg_namespace
@@ -200,8 +202,11 @@ def lacking(connection: psycopg.Connection, needed: Iterable[Needed]) -> list[st
 
 
 def _find(connection: psycopg.Connection, schemas: list[str], start: LiteralString, whole: list[str]) -> None:
+    array = sql.SQL("{}::text[]")
+    quoted = sql.SQL("ARRAY(SELECT quote_ident(s) FROM unnest({}) s)")
     given = {
-        "schemas": sql.SQL("{}::text[]").format(sql.Literal(schemas)),
-        "whole": sql.SQL("{}::text[]").format(sql.Literal(whole)),
+        "schemas": array.format(sql.Literal(schemas)),
+        "quoted": quoted.format(array.format(sql.Literal(schemas))),
+        "whole": array.format(sql.Literal(whole)),
     }
     connection.execute(sql.SQL(_NEEDED).format(start=sql.SQL(start).format(**given), **given))

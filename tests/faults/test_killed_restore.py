@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,19 @@ def stand(tmp_path_factory: pytest.TempPathFactory, clusters: Clusters) -> Itera
         house.configure(
             f'postgres_bin = ["{server.bin}"]\n[databases.shop]\nurl_env = "SHOP_URL"\n{alice.lines}'
         )
-        with running(house.start("celery", "-A", "workers", "worker", "--logfile", folder / "first.log")):
+        with worker(house, "workers", "first.log"):
             made = Stand(house, server, alice)
         yield made
         for name in server.databases():
             if name.startswith("shop"):
                 server.dropdb(name)
+
+
+def worker(
+    house: House, app: str, log: str, **environment: str
+) -> AbstractContextManager[subprocess.Popen[Any]]:
+    command = ["celery", "-A", app, "worker", "--loglevel", "INFO", "--concurrency", "1", "--logfile", log]
+    return running(house.start(*command, **environment))
 
 
 def killed_and_resumed(stand: Stand, when: str) -> str:
@@ -108,47 +116,22 @@ def killed_and_resumed(stand: Stand, when: str) -> str:
     document = ask(house, stand.backup, "shop")
     token = stand.approver.approve(document)
     environment = {"LARDER_TEST_KILL": when, "LARDER_TEST_KILLED": str(marker), "PYTHONPATH": str(Path.cwd())}
-    worker = house.start(
-        "celery",
-        "-A",
-        "tests.faults.deadly",
-        "worker",
-        "--concurrency",
-        "1",
-        "--logfile",
-        "worker.log",
-        **environment,
-    )
-    with running(worker):
+    with worker(house, "tests.faults.deadly", "worker.log", **environment) as killed:
         assert run(house, document["request"], token, "--no-wait").returncode == 0
         eventually(lambda: marker.exists() or stand.state(document["request"]) in ("done", "failed"))
         if marker.exists():
-            worker.wait(30)
+            killed.wait(30)
     _see_that_nothing_works_on(house.folder)
     at = _open_step(stand, document["request"])
     found = stand.contents()
     assert found in (stand.old, stand.new), f"killed {when}: the live database is neither old nor new"
     where = f"{at}, live database {'old' if found == stand.old else 'new'}"
     stand.expire()
-    with running(
-        house.start(
-            "celery",
-            "-A",
-            "workers",
-            "worker",
-            "--loglevel",
-            "INFO",
-            "--concurrency",
-            "1",
-            "--logfile",
-            "next.log",
-        )
-    ):
+    with worker(house, "workers", "next.log") as next_one:
         called = house.start("celery", "-A", "workers", "call", "guard")
         called.communicate(timeout=60)
-        eventually(lambda: stand.state(document["request"]) in ("done", "failed"))
-        state = stand.state(document["request"])
-        assert state == "done", (when, where, _why(stand, document["request"]))
+        ended = eventually(lambda: _ended(stand, document["request"]) or next_one.poll() is not None)
+        assert ended == "done", (when, where, ended, _why(stand, document["request"]))
         # The request is closed a moment before its run.
         eventually(lambda: _open_step(stand, document["request"]) == "over")
     assert stand.contents() == stand.new, f"killed {when}: the restore said done, and is not"
@@ -157,6 +140,11 @@ def killed_and_resumed(stand: Stand, when: str) -> str:
     spool = [path.name for path in (house.backups / ".larder" / "spool").iterdir() if path.is_dir()]
     assert not spool, f"killed {when}: {spool} is left in the spool"
     return where
+
+
+def _ended(stand: Stand, request: str) -> str:
+    state = stand.state(request)
+    return state if state in ("done", "failed") else ""
 
 
 def _open_step(stand: Stand, request: str) -> str:
