@@ -69,12 +69,13 @@ def request(backup_id: str, wish: Wish, reason: str, requester: str | None, *, a
         keys = {name: one.artifact_key for name, one in planned.shelved.copies.items() if one.good}
         ledger.backups.adopt(planned.manifest, keys)
     found = ledger.requests.create(document, document.into.database or planned.manifest.database)
-    if as_json:
-        output.print_json(document.to_dict())
-        return 0
     for warning in planned.warnings:
         output.err.print(f"[yellow]warning:[/] {escape(warning)}")
-    output.out.print(f"[bold]{found.id}[/]  {escape(_sentence(document))}")
+    if as_json:
+        output.print_json(document.to_dict())
+    # Whoever sends the document into a file has not seen its id.
+    line = output.err if as_json else output.out
+    line.print(f"[bold]{found.id}[/]  {escape(_sentence(document))}")
     output.err.print(
         f"[dim]It waits for an approval until {document.expires}. An approver runs\n"
         f"  larder restore approve {found.id} --key NAME.approver.key\n"
@@ -106,9 +107,9 @@ def undo(request_id: str, *, yes: bool, as_json: bool) -> int:
     ledger = context.ledger()
     before = ledger.requests.get(request_id)
     if not before.undoable:
-        kept = "what it replaced is kept no longer" if before.state == "done" else f"it is {before.state}"
         raise NotAuthorisedError(
-            f"unable to undo request {request_id}: {kept}", "larder restore list shows what can be undone"
+            f"unable to undo request {request_id}: {_past_undoing(before)}",
+            "larder restore list shows what can be undone",
         )
     document = _undoing(before)
     what = before.kept.name if before.kept else f"the safety backup {before.safety}"
@@ -123,6 +124,14 @@ def undo(request_id: str, *, yes: bool, as_json: bool) -> int:
     from tasks import undo as task  # noqa: PLC0415
 
     return _carry_out(lambda: task.start(before, document, _account()), wait=True, as_json=as_json)
+
+
+def _past_undoing(before: Request) -> str:
+    if before.state != "done":
+        return f"it is {documents.state_of(before)}"
+    if before.document.into.replaces is None or before.document.mode in ("new", "schema"):
+        return "it replaced nothing, so there is nothing to bring back"
+    return "what it replaced is kept no longer"
 
 
 def deny(request_id: str, reason: str, *, as_json: bool) -> int:
@@ -166,7 +175,13 @@ def print_requests(request_id: str | None, *, as_json: bool) -> int:
 
 def _outline(backup_id: str, wish: Wish) -> Outline:
     found = catalogue.read(None)
-    return restore_plan.outline(context.settings(), catalogue.find(found, backup_id, good=True), wish)
+    planned = restore_plan.outline(context.settings(), catalogue.find(found, backup_id, good=True), wish)
+    for request in context.ledger().requests.latest():
+        if request.safety == planned.manifest.backup:
+            # `latest` leads to it after every restore: to the very state that somebody wanted to get rid of.
+            told = f"this is the safety backup of restore {request.id}: what was there before that restore"
+            return replace(planned, warnings=(*planned.warnings, told))
+    return planned
 
 
 def _carry_out(begin: Callable[[], Run], *, wait: bool, as_json: bool) -> int:
@@ -224,8 +239,9 @@ def _report(ended: Run, *, as_json: bool) -> None:
         output.print_error(LarderError(documents.failure_of(ended), ended.hint or ""))
     elif ended.state == "done":
         into = found.document.into.description
-        how = f"undone ({found.undoes})" if found.undoes else f"restored {found.backup}"
-        output.out.print(f"[bold green]{escape(how)}[/] in {escape(into)} in {human_seconds(ended.seconds)}")
+        how = f"undone {found.undoes}" if found.undoes else f"restored {found.backup}"
+        where = f": {into} is as it was before it" if found.undoes else f" into {into}"
+        output.out.print(f"[bold green]{escape(how)}[/]{escape(where)}, in {human_seconds(ended.seconds)}")
     else:
         output.out.print(f"queued as run {ended.id}; follow it with: larder watch {ended.id}")
 
@@ -303,9 +319,7 @@ def _print_plan(planned: Outline, estimate: tuple[float, int] | None) -> None:
         facts.append((word, f"{human_size(found.size or 0)}, {_sessions(found.sessions)}"))
     if found and found.free is not None:
         facts.append(("free there", human_size(found.free)))
-    facts.append(
-        ("safety backup", ", ".join(planned.safety_in) or "none: nothing is replaced, or it is not wanted")
-    )
+    facts.append(("safety backup", ", ".join(planned.safety_in) or _no_safety(planned)))
     facts.append(("steps", " → ".join(documents.plan_steps(planned))))
     facts.append(("takes", _takes(estimate)))
     facts.append(("approvers", ", ".join(context.settings().approvers) or "none"))
@@ -320,6 +334,12 @@ def _print_plan(planned: Outline, estimate: tuple[float, int] | None) -> None:
             output.out.print(f"[yellow]HINT:[/] {escape(reason.hint)}")
     if not planned.refusals:
         output.out.print("[green]Nothing stands in its way.[/] Nothing was touched.")
+
+
+def _no_safety(planned: Outline) -> str:
+    there = planned.found is not None and planned.found.exists
+    replaces = there and planned.wish.mode in ("swap", "in-place")
+    return "NONE is made of what is replaced" if replaces else "none: nothing is replaced"
 
 
 def _sessions(sessions: Sequence[str]) -> str:

@@ -34,14 +34,15 @@ from tasks import chain, context
 
 logger = logging.getLogger("larder.run")
 
-#: How often a step is started before its transient error counts as permanent.
+#: How often a step is started before its transient error counts as permanent, unless it says otherwise.
 MAX_TRIES = 5
 
 #: How long a link whose ledger was away is put off: a lease that it may hold is over by then.
 LEDGER_WAIT = TTL + timedelta(seconds=5)
 
-#: Seconds before the second try; each later one waits twice as long, give or take a half.
+#: Seconds before the second try; each later one waits twice as long, give or take a half, and not much over a minute.
 BACKOFF = 2.0
+LONGEST_BACKOFF = 60.0
 
 _LEVELS = {"INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
 
@@ -103,6 +104,8 @@ class _Link:
     function: Callable[[Work], None]
     #: Whether the run stands although this link failed for good.
     spares: Callable[[Work], bool]
+    #: How often it is started before a transient error counts as permanent.
+    tries: int
 
 
 def stored(_work: Work) -> bool:
@@ -111,15 +114,19 @@ def stored(_work: Work) -> bool:
 
 
 def step(
-    name: str, kind: Kind = "backup", spares: Callable[[Work], bool] = lambda _work: False
+    name: str,
+    kind: Kind = "backup",
+    spares: Callable[[Work], bool] = lambda _work: False,
+    tries: int = MAX_TRIES,
 ) -> Callable[[Callable[[Work], None]], Task]:
     """Make a function of `Work` the link `name` of the chain of a `kind`.
 
-    `spares` says whether a failure of this link is a warning, after which the chain goes on.
+    `spares` says whether a failure of this link is a warning, after which the chain goes on; `tries` how often it is
+    started before a transient error counts as permanent.
     """
 
     def decorate(function: Callable[[Work], None]) -> Task:
-        this = _Link(name, kind, function, spares)
+        this = _Link(name, kind, function, spares, tries)
 
         @shared_task(bind=True, name=chain.task_name(name, kind), max_retries=None)
         def link(self: Task, run_id: str, store: str = "") -> None:
@@ -203,7 +210,7 @@ def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
 def _after_failure(task: Task, link: _Link, work: Work, error: LarderError) -> None:
     """Try again later, warn, or fail: by what kind of error it is, and where in the chain."""
     try:
-        if error.retryable and work.lease.tries < MAX_TRIES:
+        if error.retryable and work.lease.tries < link.tries:
             _try_again(task, work, error)
         if _is_spared(link, work):
             _carry_on(work, error)
@@ -227,7 +234,8 @@ def _is_spared(link: _Link, work: Work) -> bool:
 
 
 def _try_again(task: Task, work: Work, error: LarderError) -> NoReturn:
-    seconds = BACKOFF * 2 ** (work.lease.tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+    steady = min(BACKOFF * 2 ** (work.lease.tries - 1), LONGEST_BACKOFF)
+    seconds = steady * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
     work.ledger.leases.wait(work.lease, error, seconds)
     work.say(f"Trying step {work.lease.step} again in {seconds:.0f} s: {error.message}")
     raise task.retry(exc=error, countdown=seconds)

@@ -12,7 +12,11 @@ from tasks.restoration import Restoration, content_of, restoration
 from tasks.step import Work, step
 
 
-@step("swap", kind="restore")
+#: A server that is lost at the very commit has to be asked, once it is back, whether it was made: for some minutes.
+TRIES = 12
+
+
+@step("swap", kind="restore", tries=TRIES)
 def swap(work: Work) -> None:
     """Exchange names. What was live stays beside, so that the restore can be undone, for `keep_replaced`.
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.house import House
+from tests.processes import redis_server, worker
+from tests.servers import Cluster, contents
 
 
 class Approver:
@@ -31,6 +39,30 @@ class Approver:
         return done.stdout.strip()
 
 
+@contextmanager
+def standing(folder: Path, lines: str, **environment: str) -> Iterator[tuple[House, Approver]]:
+    """A Redis, a worker and an approver, for what `lines` of larder.toml say; none of their processes outlives it."""
+    with redis_server(folder) as url:
+        house = House(folder, REDIS_URL=url, **environment)
+        alice = Approver(house)
+        house.configure(lines + alice.lines)
+        with worker(house):
+            yield house, alice
+    left = [process.info for process in psutil.process_iter(["pid", "cmdline", "cwd"]) if _is_in(folder, process)]
+    assert not left
+
+
+def _is_in(folder: Path, process: psutil.Process) -> bool:
+    return process.info["cwd"] == str(folder)
+
+
+def back_up(house: House, database: str) -> str:
+    """`larder backup`; gives the backup's id."""
+    done = house.larder("backup", database, "--json")
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["backup"])
+
+
 def ask(house: House, backup: str, into: str, *options: str) -> dict[str, Any]:
     """The document of a new request."""
     words = ("restore", "request", backup, "--into", into, "--reason", "a test wants it", "--json")
@@ -42,7 +74,7 @@ def ask(house: House, backup: str, into: str, *options: str) -> dict[str, Any]:
 
 def run(house: House, request: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
     """`larder restore run`, with the token in a file."""
-    path = house.folder / "token"
+    path = house.folder / f"token-of-{request}"
     path.write_text(token)
     return house.larder("restore", "run", request, "--token", str(path), "--json", *options)
 
@@ -71,3 +103,58 @@ def trail(house: House, request: str | None = None) -> list[dict[str, Any]]:
         house.larder("audit", "list", *filter(None, [request]), "--json").stdout
     )
     return found
+
+
+def listed(house: House, request: str) -> dict[str, Any]:
+    """What `restore list` says of a request."""
+    found = json.loads(house.larder("restore", "list", "--json").stdout)
+    return next(one for one in found if one["request"] == request)
+
+
+def whole(server: Cluster, name: str) -> dict[str, object]:
+    """Everything in a PostgreSQL database, and what it is as a whole: equal when nothing tells two of them apart."""
+    with server.connect(name) as connection:
+        row = connection.execute(_AS_A_WHOLE).fetchone()
+        return {"database": row, **contents(connection)}
+
+
+_AS_A_WHOLE = """
+    SELECT pg_get_userbyid(datdba), datconnlimit, shobj_description(d.oid, 'pg_database'),
+           pg_encoding_to_char(encoding), datcollate, datctype, datistemplate, datallowconn,
+           (SELECT array_agg(concat_ws(' ', grantee::regrole, privilege_type, is_grantable)
+                             ORDER BY grantee::regrole::text, privilege_type)
+            FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))),
+           (SELECT array_agg(concat_ws(' ', setrole::regrole, setconfig::text) ORDER BY setrole)
+            FROM pg_db_role_setting WHERE setdatabase = d.oid)
+    FROM pg_database d WHERE datname = current_database()
+"""
+
+
+def drop_all(server: Cluster, name: str) -> None:
+    """Drop a database, and those that restores have left beside it."""
+    for found in server.databases():
+        if found == name or found.startswith(f"{name}_"):
+            server.dropdb(found)
+
+
+@contextmanager
+def command_lines() -> Iterator[set[bytes]]:
+    """The command lines of all processes of this machine, as `ps` shows them, during a block."""
+    seen: set[bytes] = set()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.add(path.read_bytes())
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=look, name="ps")
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()

@@ -27,13 +27,13 @@ from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedEr
 from larder.progress import Progress
 from larder.restoring import Content, Plan, Source
 from tests.dumps import BINARIES, dumped, filled, role, wait_for
-from tests.servers import SAMPLE, Cluster, Clusters, contents
+from tests.servers import SAMPLE, Cluster, Clusters, contents, postgres_installs
 
 STAMP = "20251016_020000"
 
 #: What tables have to do with each other, and with what is no table.
 MORE = r"""
-    CREATE SCHEMA kinds;
+    CREATE SCHEMA kinds; CREATE SCHEMA later;
     CREATE TYPE kinds.level AS ENUM ('low', 'high');
     CREATE DOMAIN positive AS int CHECK (VALUE > 0);
     CREATE TYPE span AS RANGE (subtype = int);
@@ -50,7 +50,8 @@ MORE = r"""
         level kinds.level, mood mood DEFAULT 'ok', amount positive, pair pair, during span, "a ""b" text
     );
     INSERT INTO "Lïnes" ("order", customer, n, level, amount, pair, during, "a ""b")
-        SELECT n, n, n, 'high', n, (n, 'sad'), span(n, n + 5), 'tab	' || n FROM generate_series(1, 50) n;
+        SELECT n, n, n, 'high', n, ('(' || n || ',sad)')::pair, span(n, n + 5), E'tab\t' || n
+        FROM generate_series(1, 50) n;
     CREATE UNIQUE INDEX "an index" ON "Lïnes" (twice(n), "a ""b") WHERE n > 3;
     CREATE STATISTICS both_of ON n, "order" FROM "Lïnes";
     CREATE TRIGGER "on touch" BEFORE INSERT ON "Lïnes" FOR EACH ROW EXECUTE FUNCTION touched();
@@ -63,12 +64,12 @@ MORE = r"""
     CREATE VIEW line_view AS SELECT id, level FROM "Lïnes";
     CREATE TABLE parts (id int PRIMARY KEY, customer int REFERENCES customers, word text) PARTITION BY RANGE (id);
     CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
-    CREATE TABLE kinds.parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
+    CREATE TABLE later.parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
     INSERT INTO parts SELECT n, n, 'w' || n FROM generate_series(1, 150) n;
     CREATE INDEX parts_word ON parts (word);
     COMMENT ON INDEX parts_word IS 'by word';
     CREATE TABLE "Ünïcode schema".leaning (a int REFERENCES parts, b "Ünïcode schema"."weird ""name"".with.dots");
-    CREATE VIEW totals AS SELECT c.id, c.name, count(*) FROM customers c JOIN "Order" o ON o.customer = c.id GROUP BY c.id;
+    CREATE VIEW totals AS SELECT c.id, c.name, count(*) FROM customers c JOIN guarded ON true GROUP BY c.id;
     CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
     CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION noted();
     CREATE PUBLICATION everything FOR ALL TABLES;
@@ -182,7 +183,7 @@ def test_chosen_tables_in_a_new_database(clusters: Clusters, version: int, tmp_p
         found.swap(made)
         assert not made.drop_new()
         weird = 'Ünïcode schema.weird "name".with.dots'
-        assert found.rows(made.live) == found.of(LINES, "public.parts_1", "kinds.parts_2", weird)
+        assert found.rows(made.live) == found.of(LINES, "public.parts_1", "later.parts_2", weird)
         assert sorted(warnings) == [
             'foreign key Lïnes_order_fkey of public."Lïnes" is left out: it needs public."Order", not chosen',
             'foreign key of whom of public."Lïnes" is left out: it needs public.customers, not chosen',
@@ -202,7 +203,6 @@ def test_chosen_tables_in_a_new_database(clusters: Clusters, version: int, tmp_p
             "'odd'",
             "parts_word",
             "twice",
-            "START",
         ):
             assert [line for line in after if word in line] == [line for line in before if word in line]
         assert not [line for line in after if "customers" in line or "Order" in line or "line_view" in line]
@@ -255,7 +255,9 @@ def test_parts_of_what_belongs_together(one_shop: Shop) -> None:
     assert one_shop.rows(made.scratch) == one_shop.of(*expected)
     made.drop_new()
     made = one_shop.restorer("new", "leaning")
-    with pytest.raises(RefusedError, match="column b of table .*leaning is of a type that goes with a table"):
+    with pytest.raises(
+        RefusedError, match=r"column b of table .*leaning is of a type that goes with a table"
+    ):
         made.load(one_shop.content, Progress(), one_shop.said.append)
     assert made.scratch not in one_shop.cluster.databases()
 
@@ -319,13 +321,13 @@ def test_schemas_of_their_own_in_the_live_database(clusters: Clusters, version: 
             f"{new}.Lïnes": found.backed_up[LINES],
             f"{new}.customers": found.backed_up["public.customers"],
             f"{new}.parts_1": found.backed_up["public.parts_1"],
-            f"kinds_restored_{STAMP}.parts_2": found.backed_up["kinds.parts_2"],
+            f"later_restored_{STAMP}.parts_2": found.backed_up["later.parts_2"],
         }
         assert found.described(found.name) == described
         assert f'Restored public."Lïnes" as {new}."Lïnes"' in found.said
         assert made.scratch not in cluster.databases()
         # What it needs has come along, and nothing else has.
-        query = "SELECT string_agg({0}, ' ' ORDER BY {0}) FROM {1} WHERE {2} = '%s'::regnamespace" % new
+        query = f"SELECT string_agg({{0}}, ' ' ORDER BY {{0}}) FROM {{1}} WHERE {{2}} = '{new}'::regnamespace"
         assert found.one(
             query.format("proname", "pg_proc", "pronamespace") + " AND prokind = 'f' AND prolang <> 12"
         ) == ("touched twice")
@@ -355,7 +357,7 @@ def test_schemas_of_their_own_in_the_live_database(clusters: Clusters, version: 
         assert found.rows() == now
         with pytest.raises(RefusedError, match="has replaced nothing"):
             made.undo(None, STAMP, found.said.append)  # type: ignore[arg-type]
-        for schema in (new, f"kinds_restored_{STAMP}"):
+        for schema in (new, f"later_restored_{STAMP}"):
             cluster.execute(f"DROP SCHEMA {schema} CASCADE", found.name)
         assert found.described(found.name) == described
         assert cluster.sessions() == cluster.sessions(f"larder-restore-{made.plan.id}") == 0
@@ -398,7 +400,7 @@ def test_what_is_missing_is_told_before_anything_is_changed(one_shop: Shop) -> N
 
 
 def test_an_owner_whose_extensions_are_not_theirs(clusters: Clusters, tmp_path: Path) -> None:
-    cluster = clusters.get(min(postgres_versions()))
+    cluster = clusters.get(min(postgres_installs()))
     with cluster.connect() as connection:
         row = connection.execute(
             "SELECT count(*) FROM pg_available_extensions WHERE name = 'citext'"
@@ -433,12 +435,6 @@ def test_an_owner_whose_extensions_are_not_theirs(clusters: Clusters, tmp_path: 
         cluster.dropdb(name)
 
 
-def postgres_versions() -> list[int]:
-    from tests.servers import postgres_installs
-
-    return list(postgres_installs())
-
-
 def test_newer_programs_and_long_names(clusters: Clusters, tmp_path: Path) -> None:
     cluster = clusters.get(16)
     newest = (BINARIES[-1],)
@@ -459,7 +455,8 @@ def test_newer_programs_and_long_names(clusters: Clusters, tmp_path: Path) -> No
 def test_a_list_that_can_be_read_in_two_ways() -> None:
     listing = (
         b";\n1; 1259 10 TABLE a b c o\n2; 1259 11 TABLE x y o\n;\tdepends on: 1\n"
-        b"3; 0 11 TABLE DATA x y o\n;\tdepends on: 2\n4; 2613 1 BLOB - 1 o\n5; 0 0 ACL - LARGE OBJECT 1 o\n;\tdepends on: 4\n"
+        b"3; 0 11 TABLE DATA x y o\n;\tdepends on: 2\n4; 2613 1 BLOB - 1 o\n5; 0 0 ACL - LARGE OBJECT 1 o\n"
+        b";\tdepends on: 4\n"
     )
     entries = _postgres_toc.parse(listing)
     named = [
@@ -519,7 +516,7 @@ def test_killed_anywhere(one_shop: Shop) -> None:
     ) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
-        for moment in (0.05, 0.12, 0.2, 0.3, 0.4, "psql", "there"):
+        for moment in (0.05, 0.15, 0.3, "psql", "there"):
             plan = uuid.uuid4().hex[:12]
             made = found.restorer("schema", *chosen, plan=plan)
             made.load(found.content, Progress(), found.said.append)
