@@ -28,8 +28,9 @@ def authorize(work: Work) -> None:
             "refused", work.ledger.requests.of_run(work.run.id).id, WORKER, why=error.message
         )
         raise
-    work.say(f"Restore of {request.backup} into {target.description}, {approver}")
-    if target.size is not None:
+    what = f"Undo of restore {request.undoes} in" if request.undoes else f"Restore of {request.backup} into"
+    work.say(f"{what} {target.description}, {approver}")
+    if target.size is not None and request.document.mode in ("swap", "in-place"):
         work.say(f"It replaces what is there now: {human_size(target.size)}")
 
 
@@ -53,7 +54,7 @@ def _undone(work: Work, request: Request) -> str:
             f"unable to undo request {before.id}: what it replaced is kept no longer",
             "see: larder restore list",
         )
-    return f"which takes back request {before.id}"
+    return f"asked for by {request.document.requester}"
 
 
 def _see_that_it_is_as_approved(request: Request, target: Target) -> None:

@@ -48,10 +48,16 @@ def _run(found: Restoration, command: list[str]) -> list[str]:
         said = secret.redact(bytes(output).decode(errors="replace")).strip().splitlines()[-3:]
         beside = found.restorer.beside
         raise LarderError(
-            f"{error.message}{': ' if said else ''}{' / '.join(said)}",
+            f"unable to run post_restore: {_told(error)}{'; it said: ' if said else ''}{' / '.join(said)}",
             "nothing was replaced; mend the command or the migration, and ask for the restore again"
             if beside
             else f"the restored data is live, and this command failed on it: larder restore undo {found.request.id}, "
             "or run it by hand",
         ) from None
     return secret.redact(bytes(output).decode(errors="replace")).strip().splitlines()
+
+
+def _told(error: ProcessError | StalledError) -> str:
+    if isinstance(error, StalledError):
+        return error.message
+    return f"{error.tool} {error.how}{': ' if error.last_line else ''}{error.last_line}"

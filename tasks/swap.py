@@ -11,7 +11,6 @@ from larder.restoring import Kept
 from tasks.restoration import Restoration, content_of, restoration
 from tasks.step import Work, step
 
-
 #: A server that is lost at the very commit has to be asked, once it is back, whether it was made: for some minutes.
 TRIES = 12
 

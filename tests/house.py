@@ -7,11 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.forked import Forker, can_run
+
 #: Where console scripts of this environment lie.
 SCRIPTS = Path(sys.executable).parent
 
 #: Seconds after which a command hangs, and the test fails.
 PATIENCE = 120
+
+
+_FORKER = Forker()
 
 
 class House:
@@ -30,10 +35,13 @@ class House:
 
     def larder(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
+        command, environment = [str(SCRIPTS / "larder"), *arguments], {**self.environment, **more}
+        if can_run(environment):
+            return _FORKER.run(command, self.folder, environment, PATIENCE)
         return subprocess.run(
-            [SCRIPTS / "larder", *arguments],
+            command,
             cwd=self.folder,
-            env={**self.environment, **more},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
