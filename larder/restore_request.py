@@ -114,6 +114,11 @@ class RestoreRequest:
         return (now or datetime.now(UTC)) >= self.expires_at
 
     @property
+    def replacing(self) -> bool:
+        """Whether something that is live is replaced."""
+        return self.into.replaces is not None and self.mode in ("swap", "in-place")
+
+    @property
     def plan(self) -> Plan:
         """What a restorer is told."""
         return Plan(self.request, self.mode, self.create_roles, self.tables, self.schemas)

@@ -92,8 +92,8 @@ def _with_known_secrets(settings: Settings, url: str) -> str:
     """`url`, whose password has to be one that workers can find too."""
     public = databases.public_url(url)
     known = databases.with_secrets_of(public, _urls(settings))
-    given = databases.secrets_in(url)
-    if given and not set(given) & set(databases.secrets_in(known)):
+    given = databases.with_secrets_of(public, [url])
+    if given not in (public, known):
         raise ConfigurationError(
             "unable to take the password in --into: a request holds no secret, and workers would not have it",
             "leave it out, and write it into ~/.pgpass of the user that workers run as; or configure the database",

@@ -22,6 +22,9 @@ def migrate(work: Work) -> None:
     command = list(found.target.post_restore)
     if not command:
         return
+    if found.request.document.plan.selective:
+        work.say("post_restore is not run: it is for whole databases")
+        return
     work.say(f"Running post_restore: {' '.join(command)}")
     said = _run(found, command)
     for line in said[-LINES:]:

@@ -99,7 +99,7 @@ class PostgresSchema(PostgresSelection):
         for new, table in brought[:_TOLD]:
             say(f"Restored {shown((made[new], table))} as {shown((new, table))}")
         if len(brought) > _TOLD:
-            say(f"Restored {len(brought)} tables in all, into schemas {listed(list(made))}")
+            say(f"Restored {len(brought)} tables in all, into {listed(list(made))}")
         self.drop_new()
         return None
 
@@ -134,7 +134,7 @@ class PostgresSchema(PostgresSelection):
             needed = _postgres_apart.elsewhere(scratch, names)
             tables = _postgres_apart.tables(scratch, names)
             self._refuse_hindrances(doing, live, names, needed)
-            say(f"Bringing {len(tables)} tables into schemas {listed(list(names))}...")
+            say(f"Adding {listed(list(names))} to database '{self.live}', in one transaction...")
             progress.restart()
             return self._carry_over(
                 doing, scratch, live, names, self._rows(content.source, names, tables), progress

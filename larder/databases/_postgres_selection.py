@@ -123,7 +123,10 @@ class PostgresSelection(PostgresRestorer):
         """A connection to the database that is built, whose errors are told as the operator should read them."""
         with contextlib.closing(connect(self.name, self._url_of(self.scratch))) as connection:
             try:
-                connection.execute("SET statement_timeout = 0")
+                for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    connection.execute(f"SET {setting} = 0".encode())
+                if connection.info.server_version >= 140000:
+                    connection.execute("SET idle_session_timeout = 0")
                 connection.execute("SET synchronous_commit = off")
                 connection.execute("SET client_min_messages = warning")
                 yield connection
@@ -163,18 +166,12 @@ class PostgresSelection(PostgresRestorer):
                 + _postgres_target.listed(sorted(found.name for found in missing)),
                 "restore all of it with mode new",
             )
-        # One that comes after the rows is in no database yet; it is a view, which nobody needs.
-        late = {
-            entry.id
-            for entry in entries
-            if entry.id not in named and entry.catalog == 1259 and b"VIEW " in entry.text[:18]
-        }
-        out = _postgres_toc.left_out(entries, (named.keys() - kept) | late, kept)
+        out = _postgres_toc.left_out(entries, named.keys() - kept, kept)
         hollow = {named[id_] for id_ in _postgres_toc.hollow_views(entries, out, kept)}
         if hollow:
             _postgres_trim.drop(scratch, [found for found in after if found.named in hollow])
             kept = {id_ for id_ in kept if named[id_] not in hollow}
-            out = _postgres_toc.left_out(entries, (named.keys() - kept) | late, kept)
+            out = _postgres_toc.left_out(entries, named.keys() - kept, kept)
         return out, _postgres_toc.told(entries, out, named, kept)
 
 

@@ -7,7 +7,7 @@ there, so a name is never read from a line; lines are compared with what a datab
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 _LINE = re.compile(rb"^(\d+); (\d+) \d+ (.*)$")
@@ -55,6 +55,11 @@ class Entry:
         return self.text.startswith(_APART)
 
     @property
+    def is_view(self) -> bool:
+        """A view, materialised ones included."""
+        return self.catalog == _PG_CLASS and self.text.startswith((b"VIEW ", b"MATERIALIZED VIEW "))
+
+    @property
     def is_index(self) -> bool:
         """An index, or a constraint that is one."""
         return (self.catalog == _PG_CLASS and self.text.startswith(b"INDEX ")) or (
@@ -99,7 +104,7 @@ def relations(entries: Iterable[Entry], known: Iterable[Named]) -> dict[int, Nam
     return {id_: named for id_, named in found.items() if named is not None}
 
 
-def left_out(entries: Iterable[Entry], gone: set[int], kept: set[int]) -> set[int]:
+def left_out(entries: Iterable[Entry], gone: Set[int], kept: Set[int]) -> set[int]:
     """What cannot be restored without the relations `gone`: they, and all that needs them, but the relations `kept`.
 
     A partition's index does without that of the table that it is a partition of.
@@ -130,7 +135,8 @@ def told(entries: Iterable[Entry], out: set[int], named: Mapping[int, Named], ke
     lines = []
     for entry in entries:
         word = next((word for word in _TOLD if entry.text.startswith(word)), None)
-        if entry.id not in out or word is None:
+        # Without a catalog, it only attaches a partition or its index.
+        if entry.id not in out or word is None or entry.catalog == 0:
             continue
         rest = entry.text[len(word) :]
         mine = [need for need in dict.fromkeys(entry.needs) if need in kept and need in named]
@@ -149,12 +155,13 @@ def told(entries: Iterable[Entry], out: set[int], named: Mapping[int, Named], ke
     return lines
 
 
-def hollow_views(entries: Iterable[Entry], out: set[int], kept: set[int]) -> set[int]:
+def hollow_views(entries: Sequence[Entry], out: set[int], kept: set[int]) -> set[int]:
     """Views whose query comes as a rule at the end, and cannot come."""
+    views = {entry.id for entry in entries if entry.is_view and entry.id in kept}
     return {
         need
         for entry in entries
         if entry.id in out and entry.text.startswith(b"RULE ")
         for need in entry.needs
-        if need in kept and any(one.id == need and one.text.startswith(b"VIEW ") for one in entries)
+        if need in views
     }

@@ -49,6 +49,8 @@ _PARENTS = """
 _FEATURES = """
     SELECT 'column', attrelid::bigint, attname FROM pg_attribute
     WHERE attrelid = ANY (%(oids)s) AND attnum > 0 AND NOT attisdropped
+    UNION SELECT 'identity', attrelid::bigint, attname FROM pg_attribute
+    WHERE attrelid = ANY (%(oids)s) AND attidentity <> '' AND NOT attisdropped
     UNION SELECT 'default', d.adrelid::bigint, a.attname FROM pg_attrdef d
     JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid = ANY (%(oids)s)
     UNION SELECT 'check constraint', conrelid::bigint, conname FROM pg_constraint
