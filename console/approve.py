@@ -38,9 +38,6 @@ _WORDS: dict[Mode, str] = {
     "schema": "puts tables into schemas of their own in the live database, and replaces none",
 }
 
-#: The modes after which the live database is another one.
-_REPLACING: tuple[Mode, ...] = ("swap", "in-place")
-
 _PROOFS = {
     "proven": "restored on trial, and found complete",
     "stored": "read back from its stores, never restored on trial",
@@ -107,9 +104,9 @@ def warnings(request: RestoreRequest, now: datetime) -> list[tuple[str, str]]:
     """What is to be thought about twice before `request` is approved: how it is printed, and what it is."""
     found = []
     wanted, into = request.wanted, request.into
-    if request.mode in _REPLACING and into.replaces is not None and not request.safety_backup:
+    if request.replacing and not request.safety_backup:
         found.append((DANGER, "what is replaced is NOT backed up first"))
-    if request.mode == "in-place" and into.replaces is not None and not request.safety_backup:
+    if request.mode == "in-place" and request.replacing and not request.safety_backup:
         found.append((DANGER, "what is overwritten cannot be put back by undo"))
     if wanted.proof != "proven":
         what = _PROOFS.get(wanted.proof, "nobody knows whether it restores")
@@ -129,7 +126,7 @@ def warnings(request: RestoreRequest, now: datetime) -> list[tuple[str, str]]:
 def _facts(request: RestoreRequest, now: datetime) -> list[tuple[str, str]]:
     wanted, into = request.wanted, request.into
     created, requested = (datetime.fromisoformat(text) for text in (wanted.created, request.requested))
-    replaces = "nothing" if into.replaces is None else f"{human_size(into.replaces)} that are there now"
+    replaces = f"{human_size(into.replaces or 0)} that are there now" if request.replacing else "nothing"
     safety = "made first, of what is there now" if request.safety_backup else "NOT made"
     return [
         ("backup", f"{wanted.backup} ({wanted.engine})"),

@@ -116,8 +116,9 @@ def undo(request_id: str, *, yes: bool, as_json: bool) -> int:
     output.err.print(
         f"Undoing request {before.id}: {escape(what)} becomes {escape(before.document.into.description)} again."
     )
+    place = "beside" if before.kept else "in another safety backup"
     output.err.print(
-        "[yellow]What was written there since the restore is kept beside, and is live no longer.[/]"
+        f"[yellow]What was written there since the restore is kept {place}, and is live no longer.[/]"
     )
     if not yes and not click.confirm("Go on?", err=True):
         raise InterruptedByOperator("stopped: nothing was changed")

@@ -7,7 +7,7 @@ from typing import Any
 from console import documents, output
 from console.follow import follow
 from console.output import escape
-from larder.ledger.runs import Run
+from larder.ledger.runs import SAFETY_TRIGGER, Run
 from larder.progress import human_seconds
 from tasks import context
 
@@ -23,7 +23,7 @@ def print_runs(database: str | None, *, failed: bool, limit: int, as_json: bool)
     rows = [
         (
             run.id,
-            run.kind,
+            _kind(run),
             run.database,
             run.state,
             output.moment(run.created),
@@ -55,9 +55,17 @@ def watch(run_id: str, *, as_json: bool) -> int:
     return documents.exit_code(run)
 
 
+def _kind(run: Run) -> str:
+    """What people call it: a backup that is a part of a restore is its safety backup."""
+    return SAFETY_TRIGGER if run.parent else run.kind
+
+
 def _what(run: Run) -> str:
     if run.state == "failed":
         return f"at {run.failed_step or 'start'}"
+    if run.kind == "restore" and run.state == "done":
+        request = context.ledger().requests.of_run(run.id)
+        return f"{request.backup}, request {request.id}"
     if run.state in ("stored", "done"):
         return run.artifact or ""
     return " ".join(filter(None, [run.step, run.progress]))

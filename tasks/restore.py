@@ -10,7 +10,7 @@ from celery import shared_task
 from larder import approval
 from larder.config import Settings
 from larder.databases import open_restorer
-from larder.errors import BusyError, LarderError, NotAuthorisedError, UnreachableError
+from larder.errors import BusyError, LarderError, NotAuthorisedError
 from larder.ledger.requests import Request
 from larder.ledger.runs import RESTORE_STEPS, SAFETY, Run
 from larder.restore_request import RestoreRequest
@@ -45,9 +45,7 @@ def start(request_id: str, token: str, by: str) -> Run:
         )
         places = safety_places(settings, request.document)
         steps = steps_of(settings, request.document, safety=places is not None)
-        _see_that_nobody_holds_it(settings, request)
-        # An approval that is spent on a chain that cannot be sent is lost.
-        chain.see_that_broker_answers()
+        _see_that_it_can_begin(settings, request)
         run = ledger.requests.present(request.id, given, steps, holds(request), places)
     except NotAuthorisedError as error:
         ledger.audit.write("refused", request.id, by, why=error.message)
@@ -55,24 +53,21 @@ def start(request_id: str, token: str, by: str) -> Run:
     return send(run, request)
 
 
-def _see_that_nobody_holds_it(settings: Settings, request: Request) -> None:
-    """Refuse while an application holds a file that only a standstill can replace, before the approval is spent.
+def _see_that_it_can_begin(settings: Settings, request: Request) -> None:
+    """Refuse what cannot begin now, before the approval is spent: a target that is away, or a file that is in use.
 
-    Where the file is another host's, its worker finds out at the swap.
+    A file that is another host's cannot be seen from here; its worker finds out.
     """
     target = settings_for(settings, request.document.into, request.document.wanted.backup.partition("/")[0])
     restorer = open_restorer(target, request.document.plan)
-    if not restorer.local:
-        return
-    try:
-        found = restorer.look()
-    except UnreachableError:
-        return
-    if found.sessions and found.exists:
+    found = restorer.look()
+    if restorer.local and found.sessions and found.exists:
         raise BusyError(
             f"unable to restore into {found.description}: it is in use by {'; '.join(found.sessions)}",
             "stop the application, and hand the same token in again: it is not spent",
         )
+    # An approval that is spent on a chain that cannot be sent is lost.
+    chain.see_that_broker_answers()
 
 
 def send(run: Run, request: Request) -> Run:

@@ -76,6 +76,10 @@ class Work:
         """Write a line for people: into the log and into the run's journal."""
         self._write("INFO", text)
 
+    def mention(self, text: str) -> None:
+        """Write a line about something that went wrong and may be right again soon."""
+        self._write("WARN", text)
+
     def warn(self, text: str) -> None:
         """Write a line that somebody should act on; the run ends with this warning."""
         self._write("WARN", text)
@@ -237,7 +241,7 @@ def _try_again(task: Task, work: Work, error: LarderError) -> NoReturn:
     steady = min(BACKOFF * 2 ** (work.lease.tries - 1), LONGEST_BACKOFF)
     seconds = steady * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
     work.ledger.leases.wait(work.lease, error, seconds)
-    work.say(f"Trying step {work.lease.step} again in {seconds:.0f} s: {error.message}")
+    work.mention(f"Trying step {work.lease.step} again in {seconds:.0f} s: {error.message}")
     raise task.retry(exc=error, countdown=seconds)
 
 

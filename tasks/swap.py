@@ -33,16 +33,20 @@ def swap(work: Work) -> None:
         work.ledger.requests.swapped(connection, found.request, kept, until)
 
     work.also = record
-    if kept and until:
+    if until:
         day = until.strftime("%Y-%m-%d %H:%M UTC")
-        work.say(f"What was there is kept as {kept.name} until {day}: larder restore undo {found.request.id}")
+        name = kept.name if kept else f"safety backup {found.request.safety}"
+        work.say(f"What was there is kept as {name} until {day}: larder restore undo {found.request.id}")
 
 
 def _exchange(work: Work, found: Restoration) -> Kept | None:
     if found.request.undoes and found.restorer.beside:
         return _put_back(work, found)
     work.progress.restart()
-    return found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
+    kept = found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
+    if not found.restorer.beside:
+        work.say("Contents examined before the commit: every table is as the backup's fingerprint says")
+    return kept
 
 
 def _put_back(work: Work, found: Restoration) -> Kept:

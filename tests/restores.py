@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 
+from tests.dumps import wait_for
 from tests.house import House
 from tests.processes import redis_server, worker
 from tests.servers import Cluster, contents
@@ -48,12 +52,9 @@ def standing(folder: Path, lines: str, **environment: str) -> Iterator[tuple[Hou
         house.configure(lines + alice.lines)
         with worker(house):
             yield house, alice
-    left = [process.info for process in psutil.process_iter(["pid", "cmdline", "cwd"]) if _is_in(folder, process)]
-    assert not left
-
-
-def _is_in(folder: Path, process: psutil.Process) -> bool:
-    return process.info["cwd"] == str(folder)
+    assert not [
+        found.info for found in psutil.process_iter(["cwd", "cmdline"]) if found.info["cwd"] == str(folder)
+    ]
 
 
 def back_up(house: House, database: str) -> str:
@@ -158,3 +159,57 @@ def command_lines() -> Iterator[set[bytes]]:
     finally:
         stop.set()
         thread.join()
+
+
+class Prober:
+    """Connects to a database anew every few milliseconds, and notes when that began, ended, and how."""
+
+    def __init__(self, server: Cluster, name: str) -> None:
+        self._dsn = server.socket_dsn(name)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prober")
+        #: Begin and end, in seconds since 1970, and what was said where it failed.
+        self.tries: list[tuple[float, float, str]] = []
+
+    def __enter__(self) -> Prober:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.003):
+            began, said = time.time(), ""
+            try:
+                with psycopg.connect(self._dsn) as connection:
+                    connection.execute("SELECT 1")
+            except psycopg.OperationalError as error:
+                said = str(error)
+            self.tries.append((began, time.time(), said))
+
+    def failures(self) -> list[tuple[float, float, str]]:
+        return [one for one in self.tries if one[2]]
+
+    def window(self) -> float:
+        """The longest time that nobody got an answer in."""
+        answers = [ended for _, ended, said in self.tries if not said]
+        return max(later - earlier for earlier, later in itertools.pairwise(answers))
+
+
+@contextmanager
+def pgbench(server: Cluster, name: str) -> Iterator[subprocess.Popen[str]]:
+    """Four clients at work in a database that `pgbench -i` has filled."""
+    command = [server.bin / "pgbench", "-n", "-c", "4", "-T", "100"]
+    process = subprocess.Popen(
+        command, env=server.environment(name), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        with server.connect(name) as connection:
+            count = "SELECT count(*) FROM pgbench_history"
+            wait_for(lambda: (connection.execute(count).fetchone() or (0,))[0] > 100)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

@@ -26,8 +26,8 @@ from larder.databases._postgres_connection import child_conninfo, connect
 from larder.databases._postgres_examine import Table, differences, expected
 from larder.databases._postgres_load import Script, checked, explained, for_server, masked
 from larder.databases._postgres_restore import Activity, application, loading_environment
+from larder.databases._postgres_sessions import MAY_END, WHO
 from larder.databases._postgres_snapshot import RELATIONS, trouble
-from larder.databases._postgres_swap import MAY_END, WHO
 from larder.databases._postgres_target import listed, missing_roles, version_of
 from larder.errors import BusyError, IntegrityError, LarderError, RefusedError
 from larder.process import Process

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -27,13 +25,12 @@ from psycopg.conninfo import make_conninfo
 from larder.databases import _postgres_facts as database_facts
 from larder.databases._postgres_connection import address_of, refusal
 from larder.databases._postgres_facts import Facts
+from larder.databases._postgres_sessions import TICK, Connect, Evictor, end_sessions, session_words
 from larder.databases._postgres_snapshot import trouble
 from larder.errors import BusyError, LarderError, RefusedError, UnreachableError
 from larder.restoring import Kept
 from larder.streams import durable_file, fsync_folder
 
-#: Gives a connection in autocommit to a database of the same server that is not the one to be replaced.
-Connect = Callable[[], psycopg.Connection]
 Say = Callable[[str], None]
 
 #: Seconds to go on trying where sessions come in between, or somebody holds a lock.
@@ -43,37 +40,10 @@ PATIENCE = 30
 #: database for a while. A session can take its time to end, so later tries have more.
 _HOLD, _LONGEST_HOLD = 1, 5
 
-#: Seconds between two tries, and between two looks for sessions while the name is held.
-_PAUSE, _TICK = 0.25, 0.005
+#: Seconds between two tries.
+_PAUSE = 0.25
 
 _MEANWHILE = "somebody else has renamed or dropped databases meanwhile"
-
-#: Whether the current role may end a session `a` of role `r`.
-MAY_END = """
-    (coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false)
-     OR NOT coalesce(r.rolsuper, true)
-        AND (pg_has_role(r.oid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')))
-"""
-
-# Autovacuum has no role, and is ended by RENAME itself.
-_SESSIONS = """
-    FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
-    WHERE a.datid = ANY (%(oids)s) AND a.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
-"""
-
-#: A session `a` for people.
-WHO = """
-    coalesce(nullif(a.application_name, ''), 'a session') || ' (user ' || coalesce(a.usename, '?')
-    || coalesce(', from ' || host(a.client_addr), '') || ')'
-"""
-
-#: Ends sessions; where a holder is named, only once that one holds the database's lock.
-_END = f"""
-    SELECT pg_terminate_backend(a.pid) {_SESSIONS} AND {MAY_END}
-    AND (%(holder)s::int IS NULL OR EXISTS (
-        SELECT FROM pg_locks WHERE pid = %(holder)s::int AND locktype = 'object' AND granted
-        AND classid = 'pg_database'::regclass AND objid = ANY (%(oids)s) AND mode = 'AccessExclusiveLock'))
-"""  # noqa: S608 - constants of our own
 
 
 def exchange(
@@ -152,24 +122,6 @@ def drop(connect: Connect, kept: Kept) -> bool:
     return True
 
 
-def session_words(connection: psycopg.Connection, *oids: int) -> list[tuple[str, bool]]:
-    """Who is connected to these databases, for people, and whether our role may end each."""
-    return [
-        (str(who), bool(may))
-        for who, may in connection.execute(
-            f"SELECT {WHO}, {MAY_END} {_SESSIONS} ORDER BY a.pid", {"oids": list(oids)}
-        ).fetchall()
-    ]
-
-
-def end_sessions(connection: psycopg.Connection, oids: Sequence[int], holder: int | None = None) -> int:
-    """End the sessions of these databases, ours excepted; with `holder`, only once that process holds their lock.
-
-    Gives how many were told to end, which they do a moment later.
-    """
-    return connection.execute(_END, {"oids": list(oids), "holder": holder}).rowcount
-
-
 @dataclass(frozen=True)
 class _Move:
     """Which database takes which one's place."""
@@ -201,35 +153,6 @@ class _Move:
             and found.get(self.live) == self.outgoing_oid
             and self.outgoing not in found
         )
-
-
-class _Evictor:
-    """Ends the sessions of a database for the length of a `with` block, from when `holder` has its lock."""
-
-    def __init__(self, connect: Connect, oid: int, holder: int) -> None:
-        # Connected before anything is held.
-        self._connection = connect()
-        self._oid, self._holder = oid, holder
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"evict {oid}", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._connection.close()
-
-    def _run(self) -> None:
-        # Where this fails the sessions stay, RENAME says so, and is tried again.
-        with contextlib.suppress(psycopg.Error):
-            while not self._stop.is_set():
-                end_sessions(self._connection, [self._oid], self._holder)
-                self._stop.wait(_TICK)
 
 
 def _carry_out(connect: Connect, move: _Move, facts: Facts | None, say: Say) -> None:
@@ -282,7 +205,7 @@ def _attempt(
         (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
         since = time.monotonic()
         if move.outgoing_oid is not None:
-            with _Evictor(connect, move.outgoing_oid, process):
+            with Evictor(connect, move.outgoing_oid, process):
                 since = time.monotonic()
                 _rename(connection, move.live, move.outgoing)
             # What somebody has changed while the new one was loaded counts.
@@ -305,7 +228,7 @@ def _empty(connection: psycopg.Connection, oid: int) -> None:
     """End the sessions of the incoming database, so that RENAME need not wait for them while a name is held."""
     deadline = time.monotonic() + _PAUSE
     while end_sessions(connection, [oid]) and time.monotonic() < deadline:
-        time.sleep(_TICK)
+        time.sleep(TICK)
 
 
 def _look(connect: Connect, *names: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ import pytest
 from larder import databases, secret
 from larder.databases import _postgres_connection
 from larder.databases._postgres_connection import parameters, refusal
+from larder.databases._postgres_urls import public_url, with_secrets_of
 from larder.errors import ConfigurationError, LarderError, RefusedError, UnreachableError
 from tests.dumps import dumped, filled, opened
 from tests.servers import PASSWORD, Cluster, Clusters, free_port
@@ -50,6 +51,31 @@ def test_connection_strings_are_read_as_libpq_reads_them(url: str, expected: str
     assert databases.check_url(url) is None
     found = parameters(url)
     assert " ".join(found.get(key, "-") for key in ("user", "password", "host", "port", "dbname")) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cr3t-p%40ss%2Fword@db.example:5433/sh%C3%B6p?sslmode=require&schema=public",
+        "postgresql://u:hunter2@a:1,[::1]:2/shop?target_session_attrs=primary",
+        "host=a,b port=5433 user='the user' password='hunter2 x' dbname='a /?'",
+        "postgresql://u:hunter2@%2Frun%2Fpg:5433/shop?options=-c%20statement_timeout%3D1",
+        "host=h hostaddr=127.0.0.1 user=u password=hunter2",
+        "postgresql:///shop?port=5433&user=u&password=hunter2",
+        "service=shop user=u password=hunter2",
+    ],
+)
+def test_a_public_url_leads_to_the_same_place_and_gets_its_password_back(url: str) -> None:
+    found = parameters(url)
+    public = public_url(url)
+    assert public.startswith("postgresql://")
+    assert not [part for part in PARTS if part in public]
+    whole = with_secrets_of(public, ["postgresql://somebody:else@elsewhere", url])
+    assert whole.startswith("postgresql://")
+    ports = found.get("port", "").replace(",", " ").split()
+    for given in (parameters(public) | {"password": found["password"]}, parameters(whole)):
+        assert {**given, "port": ""} == {**found, "port": ""}
+        assert set(given.get("port", "").split(",")) - {""} == set(ports)
 
 
 @pytest.mark.parametrize(
