@@ -71,7 +71,8 @@ def _on_workers(wanted: Sequence[str], *, wait: bool) -> _Outcome:
 
 
 def _on_this_machine(settings: Settings, wanted: Sequence[str]) -> _Outcome:
-    from workers.embedded import embedded  # noqa: PLC0415 - only this mode needs it
+    from tasks.guard import tidy  # noqa: PLC0415 - only this mode needs it
+    from workers.embedded import embedded  # noqa: PLC0415
 
     with embedded(settings, concurrency=min(len(wanted), os.cpu_count() or 1)) as stack:
         outcome = _start(wanted)
@@ -82,6 +83,8 @@ def _on_this_machine(settings: Settings, wanted: Sequence[str]) -> _Outcome:
             stack.kill()
             _abandon(settings, outcome.runs, error)
             raise
+        # Where no beat runs, nobody else lets go of what restores have kept.
+        tidy()
     return outcome
 
 

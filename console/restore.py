@@ -8,14 +8,14 @@ import pwd
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from console import catalogue, documents, output
+from console import catalogue, documents, output, restore_shown
 from console.follow import follow
 from console.interruption import interruptible
 from console.output import escape
@@ -24,7 +24,7 @@ from larder.errors import ConfigurationError, InterruptedByOperator, LarderError
 from larder.ledger.requests import Request
 from larder.ledger.runs import Run
 from larder.manifest_fields import TIME
-from larder.progress import human_seconds, human_size
+from larder.progress import human_seconds
 from larder.restore_plan import Outline, Wish
 from larder.restore_request import RestoreRequest
 from tasks import context
@@ -34,14 +34,6 @@ _LARGEST_TOKEN = 1 << 16
 
 #: Steps that are not stopped half-way.
 _TO_THE_END = ("swap", "migrate", "notify")
-
-#: What modes do, for people.
-_MODES = {
-    "swap": "builds the new database beside the live one, then exchanges their names",
-    "in-place": "replaces the contents of the live database in one transaction",
-    "new": "makes a database that does not exist yet; nothing is replaced",
-    "schema": "adds schemas of their own to the live database; nothing is replaced",
-}
 
 
 def plan(backup_id: str, wish: Wish, *, as_json: bool) -> int:
@@ -53,7 +45,7 @@ def plan(backup_id: str, wish: Wish, *, as_json: bool) -> int:
     if as_json:
         output.print_json(documents.of_plan(planned, context.settings(), estimate))
     else:
-        _print_plan(planned, estimate)
+        restore_shown.print_plan(planned, estimate)
     return planned.refusals[0].exit_code if planned.refusals else 0
 
 
@@ -75,7 +67,7 @@ def request(backup_id: str, wish: Wish, reason: str, requester: str | None, *, a
         output.print_json(document.to_dict())
     # Whoever sends the document into a file has not seen its id.
     line = output.err if as_json else output.out
-    line.print(f"[bold]{found.id}[/]  {escape(_sentence(document))}")
+    line.print(f"[bold]{found.id}[/]  {escape(restore_shown.sentence(document))}")
     output.err.print(
         f"[dim]It waits for an approval until {document.expires}. An approver runs\n"
         f"  larder restore approve {found.id} --key NAME.approver.key\n"
@@ -150,7 +142,7 @@ def print_requests(request_id: str | None, *, as_json: bool) -> int:
     ledger = context.ledger()
     if request_id is not None:
         found = ledger.requests.get(request_id)
-        output.print_json(found.document.to_dict()) if as_json else _print_request(found)
+        output.print_json(found.document.to_dict()) if as_json else restore_shown.print_request(found)
         return 0
     requests = ledger.requests.latest()
     if as_json:
@@ -301,75 +293,3 @@ def _read_token(where: str) -> str:
         raise ConfigurationError(
             f"unable to read the token from {where}: {(error.strerror or str(error)).lower()}"
         ) from None
-
-
-def _sentence(document: RestoreRequest) -> str:
-    return f"{document.wanted.backup} into {document.into.description} ({document.mode})"
-
-
-def _print_plan(planned: Outline, estimate: tuple[float, int] | None) -> None:
-    wish, manifest, found = planned.wish, planned.manifest, planned.found
-    facts: list[tuple[str, str]] = [
-        ("backup", f"{manifest.backup}, {output.age(manifest.created_at)} old, {planned.shelved.proof}"),
-        ("size", f"{human_size(manifest.artifact.size)}, {human_size(manifest.raw.size)} when decoded"),
-        ("into", found.description if found else documents.address_of(planned)),
-        ("mode", f"{wish.mode}: {_MODES[wish.mode]}"),
-    ]
-    if found and found.exists:
-        word = "replaces" if wish.mode in ("swap", "in-place") else "there is"
-        facts.append((word, f"{human_size(found.size or 0)}, {_sessions(found.sessions)}"))
-    if found and found.free is not None:
-        facts.append(("free there", human_size(found.free)))
-    facts.append(("safety backup", ", ".join(planned.safety_in) or _no_safety(planned)))
-    facts.append(("steps", " → ".join(documents.plan_steps(planned))))
-    facts.append(("takes", _takes(estimate)))
-    facts.append(("approvers", ", ".join(context.settings().approvers) or "none"))
-    width = max(len(name) for name, _ in facts)
-    for name, text in facts:
-        output.out.print(f"[bold]{name:<{width}}[/]  {escape(text)}")
-    for warning in planned.warnings:
-        output.out.print(f"[yellow]warning:[/] {escape(warning)}")
-    for reason in planned.refusals:
-        output.out.print(f"[bold red]would be refused:[/] {escape(reason.message)}")
-        if reason.hint:
-            output.out.print(f"[yellow]HINT:[/] {escape(reason.hint)}")
-    if not planned.refusals:
-        output.out.print("[green]Nothing stands in its way.[/] Nothing was touched.")
-
-
-def _no_safety(planned: Outline) -> str:
-    there = planned.found is not None and planned.found.exists
-    replaces = there and planned.wish.mode in ("swap", "in-place")
-    return "NONE is made of what is replaced" if replaces else "none: nothing is replaced"
-
-
-def _sessions(sessions: Sequence[str]) -> str:
-    return f"in use by {'; '.join(sessions)}" if sessions else "in use by nobody"
-
-
-def _takes(estimate: tuple[float, int] | None) -> str:
-    if estimate is None:
-        return "nobody knows: nothing was restored into it before"
-    seconds, count = estimate
-    return f"about {human_seconds(seconds)}, by {count} earlier restore{'' if count == 1 else 's'}"
-
-
-def _print_request(found: Request) -> None:
-    document = found.document
-    facts = [
-        ("request", f"{found.id}, {documents.state_of(found)}"),
-        ("backup", f"{found.backup}, of {document.wanted.created}, {document.wanted.proof}"),
-        ("into", document.into.description),
-        ("mode", f"{document.mode}: {_MODES[document.mode]}"),
-        ("reason", document.reason),
-        ("asked by", f"{document.requester} ({document.account}) at {document.requested}"),
-        ("run", found.run or "-"),
-        ("note", found.note or "-"),
-    ]
-    for name, text in facts:
-        output.out.print(f"[bold]{name:<9}[/] {escape(text)}")
-    for entry in context.ledger().audit.read(found.id):
-        told = ", ".join(f"{key} {value}" for key, value in entry.facts.items() if value)
-        output.out.print(
-            f"[dim]{entry.moment[:19]}[/] {escape(entry.event)} by {escape(entry.actor)}  {escape(told)}"
-        )

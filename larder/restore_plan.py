@@ -77,7 +77,7 @@ def outline(settings: Settings, shelved: Shelved, wish: Wish) -> Outline:
     manifest = entry.manifest
     target = settings_of(settings, wish.into, manifest.database, wish.mode)
     plan = Plan(secrets.token_hex(6), wish.mode, wish.create_roles, wish.tables, wish.schemas)
-    reasons = [*_of_backup(shelved), *_of_approvers(settings)]
+    reasons = [*_of_backup(shelved), *_of_approvers(settings), *_of_identities(settings, manifest)]
     found, beside = None, True
     if target.engine != manifest.engine:
         reasons.append(
@@ -197,6 +197,18 @@ def _of_approvers(settings: Settings) -> Sequence[LarderError]:
         NotAuthorisedError(
             "unable to restore anything: nobody is configured to approve it",
             "make a key for somebody, and add the lines that it prints to larder.toml: larder keys new approver NAME",
+        )
+    ]
+
+
+def _of_identities(settings: Settings, manifest: Manifest) -> Sequence[LarderError]:
+    """Where no workers are elsewhere, this machine is the one that has to open what is encrypted."""
+    if codecs.ENCRYPTION not in manifest.encoding or settings.identities or settings.redis_url is not None:
+        return []
+    return [
+        ConfigurationError(
+            f"unable to restore backup {manifest.backup}: it is encrypted, and this machine has no identity",
+            'name the file with the private key in larder.toml, above every table: identities = ["age.key"]',
         )
     ]
 

@@ -27,9 +27,14 @@ def guard() -> int:
     ledger = context.ledger()
     taken_up = sum(_take_up(run) for run in ledger.runs.lost_on(context.host()) if ledger.runs.take_up(run))
     _settle()
+    tidy()
+    return taken_up
+
+
+def tidy() -> None:
+    """Let go of what restores have left, or keep no longer. Commands that bring their own worker do it too."""
     _remove_leftovers()
     _let_go()
-    return taken_up
 
 
 def _take_up(run: Run) -> bool:

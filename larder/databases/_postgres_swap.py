@@ -175,6 +175,8 @@ def _carry_out(connect: Connect, move: _Move, facts: Facts | None, say: Say) -> 
                 held = _attempt(connection, connect, move, facts, hold)
                 say(
                     f"Put '{move.incoming}' in the place of '{move.live}', whose name was held for {held:.2f} s"
+                    if move.outgoing_oid is not None
+                    else f"Gave '{move.incoming}' the name '{move.live}'"
                 )
                 continue
         except psycopg.Error as error:
