@@ -2,6 +2,7 @@
 
     make bench WHAT=restore
     make bench WHAT=restore ARGS='--scale 20 --rounds 1'
+    make bench WHAT=restore ARGS='--partitions 0'       # one table is most of the database: nothing to load side by side
 
 The script loads the plain backup into an empty database, one statement after the other, and looks at nothing. Larder's
 chain (mode `new`, so that no safety backup is in it) fetches the artifact with its SHA-256, decodes it to its end,
@@ -42,12 +43,18 @@ def main() -> int:
         "--scale", type=int, default=40, help="pgbench scale, and in proportion what else there is"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--partitions",
+        type=int,
+        default=6,
+        help="of pgbench's largest table; 0: one table is most of the database",
+    )
     parser.add_argument("--postgres", type=int, default=16, help="major version of server and client")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
     cluster = started(arguments.postgres)
     try:
-        return Bench(cluster, folder).measure(arguments.scale, arguments.rounds)
+        return Bench(cluster, folder).measure(arguments.scale, arguments.partitions, arguments.rounds)
     finally:
         cluster.remove()
         shutil.rmtree(folder, ignore_errors=True)
@@ -66,9 +73,9 @@ class Bench:
         }
         self.environment.pop("REDIS_URL", None)
 
-    def measure(self, scale: int, rounds: int) -> int:
+    def measure(self, scale: int, partitions: int, rounds: int) -> int:
         """Fill, back up, load in turn; gives the exit code."""
-        self._fill(scale)
+        self._fill(scale, partitions)
         artifacts = self._back_up()
         script: list[float] = []
         chains: dict[str, list[dict[str, float]]] = {"plain": [], "directory": []}
@@ -80,9 +87,10 @@ class Bench:
             print(f"round {number}: gunzip | psql {script[-1]:.2f} s  {shown}", flush=True)
         return _verdict(script, chains)
 
-    def _fill(self, scale: int) -> None:
+    def _fill(self, scale: int, partitions: int) -> None:
         self.cluster.createdb("bench")
-        command = [self.cluster.bin / "pgbench", "--initialize", "--quiet", "--scale", str(scale), "bench"]
+        command = [self.cluster.bin / "pgbench", "--initialize", "--quiet", "--scale", str(scale)]
+        command += [f"--partitions={partitions}", "bench"]
         subprocess.run(command, env=self.cluster.environment("bench"), check=True, capture_output=True)
         for statement in MIXED:
             self.cluster.execute(statement.format(scale=scale), "bench")

@@ -115,12 +115,24 @@ def warnings(request: RestoreRequest, now: datetime) -> list[tuple[str, str]]:
     if request.mode != "new" and into.database != database:
         where = f"'{into.database}'" if into.database else "a database that is not configured"
         found.append((DANGER, f"it is a backup of '{database}', and goes into {where}"))
+    if request.mode == "swap" and request.replacing and not request.keep_replaced:
+        found.append((DANGER, "what is replaced is NOT kept: it is dropped within a minute (keep_replaced)"))
+    grade = DANGER if request.mode == "in-place" else MIND
+    found += [(grade, text) for text in request.warnings]
     created = datetime.fromisoformat(wanted.created)
     if now - created > timedelta(days=OLD_DAYS):
         found.append(
             (MIND, f"the backup is {output.age(created, now)} old: what was written since is not in it")
         )
     return found
+
+
+def _kept(request: RestoreRequest) -> str:
+    """For how long what is replaced can be brought back, and by what."""
+    what = "its safety backup" if request.mode == "in-place" else "beside the restored one"
+    now = datetime.now(UTC)
+    life = output.age(now, now + timedelta(seconds=request.keep_replaced))
+    return f"for {life}, {what}" if request.keep_replaced else "no longer than a minute"
 
 
 def _facts(request: RestoreRequest, now: datetime) -> list[tuple[str, str]]:
@@ -135,10 +147,11 @@ def _facts(request: RestoreRequest, now: datetime) -> list[tuple[str, str]]:
         ("sha256", wanted.sha256),
         ("proof", f"{wanted.proof}: {_PROOFS.get(wanted.proof, 'unknown')}"),
         ("into", f"{into.database or 'not configured'}: {into.description}"),
-        ("address", into.address),
+        ("address", f"{into.address}{f' on host {into.host}' if into.host else ''}"),
         *([("connection", into.url)] if into.url else []),
         ("mode", f"{request.mode}: {_WORDS[request.mode]}"),
         ("replaces", replaces),
+        *([("kept", _kept(request))] if request.replacing else []),
         ("safety backup", safety),
         ("roles", "made where they are missing" if request.create_roles else "not made"),
         ("tables", _selected(request)),

@@ -53,7 +53,7 @@ def request(backup_id: str, wish: Wish, reason: str, requester: str | None, *, a
     """Ask for a restore: write the request down, and print it; gives the exit code."""
     planned = _outline(backup_id, wish)
     who, account = _who(requester)
-    document = restore_plan.document_of(context.settings(), planned, reason, who, account)
+    document = restore_plan.document_of(context.settings(), planned, reason, who, account, context.host())
     ledger = context.ledger()
     entry = planned.shelved.entry
     if entry is not None and entry.good:

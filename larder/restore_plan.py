@@ -140,9 +140,9 @@ def wanted_of(shelved: Shelved) -> Wanted:
 
 
 def document_of(
-    settings: Settings, planned: Outline, reason: str, requester: str, account: str
+    settings: Settings, planned: Outline, reason: str, requester: str, account: str, host: str
 ) -> RestoreRequest:
-    """The request for what was outlined; raises every refusal."""
+    """The request for what was outlined, on this `host`; raises every refusal."""
     planned.raise_if_refused()
     if planned.found is None:
         raise UnreachableError("unable to see what is in the target's place")
@@ -151,12 +151,14 @@ def document_of(
     return RestoreRequest(
         request=secrets.token_hex(6),
         wanted=wanted_of(planned.shelved),
-        into=into_of(settings, planned.target, planned.found.description, planned.found.size),
+        into=into_of(settings, planned.target, planned.found.description, planned.found.size, host),
         mode=wish.mode,
         safety_backup=bool(planned.safety_in),
+        keep_replaced=planned.target.keep_replaced,
         create_roles=wish.create_roles,
         tables=wish.tables,
         schemas=wish.schemas,
+        warnings=tuple(" ".join(line.split()) for line in planned.found.warnings),
         reason=reason,
         requester=requester,
         account=account,

@@ -76,6 +76,8 @@ class Into:
     replaces: Size | None
     #: The connection string, without secrets, of a database that is not configured.
     url: Line | None
+    #: The host, by its spool's name, whose file or loopback address is meant; None where every host means the same.
+    host: Line | None
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,13 @@ class RestoreRequest:
     mode: Mode
     #: Whether what is replaced is backed up first.
     safety_backup: bool
+    #: Seconds that what is replaced is kept, so that it can be undone.
+    keep_replaced: Size
     create_roles: bool
     tables: tuple[Line, ...]
     schemas: tuple[Line, ...]
+    #: What is to be known of the target.
+    warnings: tuple[Line, ...]
     reason: Reason
     #: Who asks: the name that they gave, and the account that they gave it from.
     requester: Person

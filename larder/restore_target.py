@@ -17,6 +17,15 @@ from larder.errors import ConfigurationError, LarderError, NotAuthorisedError, N
 from larder.restore_request import Into
 from larder.restoring import Mode
 
+#: How addresses begin that mean another place on every host: files, sockets, loopback.
+_OF_ONE_HOST = (
+    "sqlite:",
+    "postgresql://localhost",
+    "postgresql://127.",
+    "postgresql://[::1]",
+    "postgresql://%2F",
+)
+
 #: What tells a connection string from the name of a database.
 _URL_SIGNS = (":", "=", "/")
 
@@ -52,11 +61,19 @@ def is_configured(settings: Settings, target: DatabaseSettings) -> bool:
     return settings.databases.get(target.name) is target
 
 
-def into_of(settings: Settings, target: DatabaseSettings, description: str, replaces: int | None) -> Into:
-    """What a request says of its target. `replaces` is the size in bytes of what is there, None where nothing is."""
+def into_of(
+    settings: Settings, target: DatabaseSettings, description: str, replaces: int | None, host: str
+) -> Into:
+    """What a request says of its target.
+
+    `replaces` is the size in bytes of what is there, None where nothing is. `host` is where this is asked: the host that
+    a file's name, or a loopback address, belongs to.
+    """
     configured = is_configured(settings, target)
     url = None if configured else databases.public_url(target.url.get_secret_value())
-    return Into(target.name if configured else None, address_of(target), description, replaces, url)
+    address = address_of(target)
+    of_host = host if address.startswith(_OF_ONE_HOST) else None
+    return Into(target.name if configured else None, address, description, replaces, url, of_host)
 
 
 def settings_for(settings: Settings, into: Into, source: str) -> DatabaseSettings:

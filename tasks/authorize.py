@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from larder.errors import NotAuthorisedError
 from larder.ledger.requests import WORKER, Request
+from larder.ledger.runs import QUEUE_PATIENCE
 from larder.progress import human_size
 from larder.restoring import Target
+from tasks import context
 from tasks.restoration import restoration
 from tasks.step import Work, step
 
@@ -18,6 +22,7 @@ def authorize(work: Work) -> None:
     try:
         request = work.ledger.requests.of_run(work.run.id)
         approver = _undone(work, request) if request.undoes else _approver(work, request)
+        _see_that_it_is_this_host(request)
         found = restoration(work)
         target = found.restorer.look()
         _see_that_it_is_as_approved(request, target)
@@ -43,7 +48,28 @@ def _approver(work: Work, request: Request) -> str:
             f"unable to restore by request {request.id}: the key that approved it is none of this worker's approvers",
             "it was removed since, or the workers' larder.toml differs from where the approval was handed in",
         )
+    if granted.document != request.document.digest:
+        raise NotAuthorisedError(
+            f"unable to restore by request {request.id}: its document is not the one that was approved",
+            "somebody has changed the ledger: see larder audit list",
+        )
+    if granted.spent is None and datetime.now(UTC) - granted.presented > QUEUE_PATIENCE:
+        raise NotAuthorisedError(
+            f"unable to restore by request {request.id}: its approval was handed in at "
+            f"{granted.presented:%Y-%m-%d %H:%M} UTC, and no worker has begun within an hour",
+            "see that workers are running, and ask for it again",
+        )
     return f"approved by {granted.approver}"
+
+
+def _see_that_it_is_this_host(request: Request) -> None:
+    """A file's name, or a loopback address, means another database on every host."""
+    host = request.document.into.host
+    if host is not None and host != context.host():
+        raise NotAuthorisedError(
+            f"unable to restore into {request.document.into.address} here: that of host {host} was approved",
+            "ask for it on the host that it is on",
+        )
 
 
 def _undone(work: Work, request: Request) -> str:

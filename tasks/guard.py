@@ -10,9 +10,9 @@ from larder import pins
 from larder.errors import LarderError, UnreachableError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
-from larder.ledger.runs import Run
+from larder.ledger.runs import SWAP, Run
 from larder.stores import open_store
-from tasks import chain, context
+from tasks import chain, context, swap
 from tasks.closing import remove_leftover, restorer_of
 from tasks.step import MAX_TRIES, logger, tell
 
@@ -41,7 +41,7 @@ def _take_up(run: Run) -> bool:
     step = run.open_step
     if step is None:
         return False
-    if step.attempts >= MAX_TRIES:
+    if step.attempts >= (swap.TRIES if run.kind == "restore" and step.name == SWAP else MAX_TRIES):
         error = LarderError(
             f"its worker was lost {step.attempts} times at step {step.name}",
             "see the worker's log and the system's (out of memory?)",
@@ -56,10 +56,15 @@ def _take_up(run: Run) -> bool:
 
 def _settle() -> None:
     """Have restores closed whose run was ended from outside, or whose last message is lost."""
-    runs = context.ledger().runs
-    for request in context.ledger().requests.in_state("running"):
-        run = runs.get(request.run or "")
-        if run.over and run.step_named(LAST_STEP).state == "pending":
+    ledger = context.ledger()
+    for request in ledger.requests.in_state("running"):
+        run = ledger.runs.get(request.run or "")
+        if not run.over:
+            continue
+        if run.step_named(LAST_STEP).state not in ("pending", "waiting"):
+            # Told about, and not closed: somebody has sent that link by itself.
+            ledger.requests.finish(request, failed=run.error if run.state == "failed" else None)
+        else:
             try:
                 chain.send(run, LAST_STEP)
             except UnreachableError as error:

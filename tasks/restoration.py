@@ -16,6 +16,7 @@ from larder.manifest import Manifest
 from larder.restore_plan import source_of
 from larder.restore_target import settings_for
 from larder.restoring import Content, Restorer
+from tasks.closing import SCRATCH
 from tasks.step import Work
 
 #: The folder that a directory dump is unpacked into, inside what `check` makes.
@@ -38,6 +39,8 @@ class Restoration:
     request: Request
     target: DatabaseSettings
     restorer: Restorer
+    #: What `examine` compares, in words.
+    compared: str
 
 
 def restoration(work: Work) -> Restoration:
@@ -45,7 +48,15 @@ def restoration(work: Work) -> Restoration:
     request = work.ledger.requests.of_run(work.run.id)
     document = request.document
     target = settings_for(work.settings, document.into, document.wanted.backup.partition("/")[0])
-    return Restoration(request, target, open_restorer(target, document.plan))
+    counted = (
+        not work.spool.path("fetch").exists() or manifest_of(work).fingerprint.get("row_counts") == "exact"
+    )
+    compared = (
+        "the rows of every table are as in the backup"
+        if counted
+        else "every table is there (rows were not counted)"
+    )
+    return Restoration(request, target, open_restorer(target, document.plan), compared)
 
 
 def manifest_of(work: Work) -> Manifest:
@@ -59,7 +70,7 @@ def content_of(work: Work) -> Content:
     manifest = manifest_of(work)
     fetched = work.spool.result("fetch", Fetched)
     artifact = work.spool.path("fetch") / fetched.artifact
-    scratch = work.spool.folder / "scratch"
+    scratch = work.spool.folder / SCRATCH
     scratch.mkdir(mode=0o700, exist_ok=True)
     return Content(
         source=source_of(manifest),

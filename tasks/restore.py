@@ -10,7 +10,7 @@ from celery import shared_task
 from larder import approval
 from larder.config import Settings
 from larder.databases import open_restorer
-from larder.errors import BusyError, LarderError, NotAuthorisedError
+from larder.errors import BusyError, LarderError, NotAuthorisedError, NotFoundError
 from larder.ledger.requests import Request
 from larder.ledger.runs import RESTORE_STEPS, SAFETY, Run
 from larder.restore_request import RestoreRequest
@@ -28,7 +28,8 @@ def restore(request: str, token: str) -> str:
     `celery -A workers call restore --kwargs '{"request": "…", "token": "…"}'`. The token has crossed Redis then: it is
     spent before anything else happens. `larder restore run` sends no token.
     """
-    return start(str(request), str(token), "celery call").id
+    # Anybody chooses what a message holds.
+    return start(ascii(request)[1:-1], str(token), "celery call").id
 
 
 def start(request_id: str, token: str, by: str) -> Run:
@@ -38,7 +39,11 @@ def start(request_id: str, token: str, by: str) -> Run:
     does not take the chain; the request has failed then.
     """
     ledger, settings = context.ledger(), context.settings()
-    request = ledger.requests.get(request_id)
+    try:
+        request = ledger.requests.get(request_id)
+    except NotFoundError as error:
+        ledger.audit.write("refused", None, by, why=error.message[:200])
+        raise
     try:
         given = approval.verify(
             token, request.document, settings.approver_keys, settings.token_life, datetime.now(UTC)

@@ -6,7 +6,7 @@ from larder.errors import LarderError
 from larder.ledger.requests import Request
 from larder.notifiers import Notice, open_notifier
 from larder.spool import Spool
-from tasks.closing import remove_leftover
+from tasks.closing import recover_swap, remove_leftover
 from tasks.step import Work, step, stored
 
 
@@ -15,7 +15,7 @@ def notify(work: Work) -> None:
     """Close the restore, however it went. A notice that can't be sent never fails it."""
     request = work.ledger.requests.of_run(work.run.id)
     failed = work.run.state == "failed"
-    if failed and request.leftover:
+    if failed and not _recovered(work, request) and request.leftover:
         _remove_leftover(work, request)
     cause = f"at step {work.run.failed_step}: {work.run.error}" if failed else None
     work.ledger.requests.finish(request, failed=cause)
@@ -25,6 +25,21 @@ def notify(work: Work) -> None:
     work.spool.remove()
     if not failed:
         work.say("Restore completed successfully!")
+
+
+def _recovered(work: Work, request: Request) -> bool:
+    """Whether the exchange was made after all, before whoever made it was lost. It is written down then."""
+    try:
+        made = recover_swap(request, work.run)
+    except LarderError as error:
+        work.complain(f"Whether the restored database is live could not be seen yet: {error.message}")
+        # Nothing is removed before that is known.
+        return True
+    if made:
+        work.complain(
+            f"The restored database is live all the same. To go back: larder restore undo {request.id}"
+        )
+    return made
 
 
 def _remove_leftover(work: Work, request: Request) -> None:

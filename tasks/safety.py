@@ -19,12 +19,14 @@ def safety(work: Work) -> None:
     backup = _stored(work)
     holding = [link.store for link in backup.uploads if link.state == "done"]
     known = work.ledger.backups.get(backup.backup)
+    if known is None or not set(holding) <= known.copies.keys():
+        raise IntegrityError(
+            f"unable to find the copies of safety backup {backup.backup} that were just made",
+            "ask for the restore again",
+        )
     for name in holding:
-        if known and name in known.copies:
-            key = known.copies[name].key
-            pins.pin_artifact(
-                open_store(work.settings.store(name)), key, manifest_name(key), datetime.now(UTC)
-            )
+        key = known.copies[name].key
+        pins.pin_artifact(open_store(work.settings.store(name)), key, manifest_name(key), datetime.now(UTC))
     work.ledger.backups.set_pinned(backup.backup, pinned=True)
     work.ledger.requests.note_safety(work.ledger.requests.of_run(work.run.id).id, backup.backup)
     Spool(work.settings.spool_dir, backup.id).remove()

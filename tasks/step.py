@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -158,8 +159,7 @@ def _wait_for_ledger(task: Task, error: sa.exc.OperationalError) -> NoReturn:
 def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     ledger = context.ledger()
     name = link.name
-    if link.kind == "restore":
-        _see_that_it_was_approved(ledger, link, run_id)
+    _see_that_it_is_its_own(ledger, link, run_id)
     lease = ledger.leases.take(run_id, name, context.host(), store)
     if isinstance(lease, Refusal):
         if lease is Refusal.DONE:
@@ -178,19 +178,23 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
         _after_failure(task, link, work, _as_larder_error(error, work))
 
 
-def _see_that_it_was_approved(ledger: Ledger, link: _Link, run_id: str) -> None:
-    """Refuse a link of a restore that no approval has begun: anybody who can reach Redis can send one."""
-    try:
-        run: Run | None = ledger.runs.get(run_id)
-    except NotFoundError:
-        run = None
-    if run is not None and run.kind == "restore":
+def _see_that_it_is_its_own(ledger: Ledger, link: _Link, run_id: object) -> None:
+    """Refuse a link that no run of its kind has, or that no approval has begun: whoever reaches Redis can send one."""
+    run: Run | None = None
+    if isinstance(run_id, str) and run_id.isascii():
+        with suppress(NotFoundError):
+            run = ledger.runs.get(run_id)
+    if run is not None and run.kind == link.kind:
         first = run.steps[0]
-        if link.name == first.name or first.state == "done" or run.over:
+        if link.kind == "backup" or link.name == first.name or first.state == "done" or run.over:
             return
-    ledger.audit.write("refused", None, WORKER, step=link.name, run=str(run_id)[:80], why="not authorised")
+    elif run is None and link.kind == "backup":
+        # The lease says so: it destroys nothing.
+        return
+    name = chain.task_name(link.name, link.kind)
+    ledger.audit.write("refused", None, WORKER, step=name, run=repr(run_id)[:80], why="not authorised")
     raise NotAuthorisedError(
-        f"unable to start step '{link.name}' of run '{run_id}': nobody has approved it",
+        f"unable to start step '{name}' of run {repr(run_id)[:80]}: nobody has approved it",
         "a restore begins with larder restore request, and goes on with larder restore run",
     )
 

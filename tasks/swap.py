@@ -22,12 +22,16 @@ def swap(work: Work) -> None:
     Killed before its commit in the ledger, it finds the exchange done, and writes down what is kept.
     """
     found = restoration(work)
+    life = timedelta(seconds=found.request.document.keep_replaced)
+    # Nobody else may be at it while names are exchanged; and whoever ends this restore in our place has to look first.
+    work.ledger.leases.renew(work.lease)
+    work.ledger.requests.begin_swap(found.request.id)
     try:
         kept = _exchange(work, found)
     except BusyError as error:
         # Whoever was told to stop an application may need a few seconds more.
         raise HeldError(error.message, error.hint) from None
-    until = _until(work, kept)
+    until = datetime.now(UTC) + life if kept or found.request.safety else None
 
     def record(connection: sa.Connection) -> None:
         work.ledger.requests.swapped(connection, found.request, kept, until)
@@ -45,7 +49,7 @@ def _exchange(work: Work, found: Restoration) -> Kept | None:
     work.progress.restart()
     kept = found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
     if not found.restorer.beside:
-        work.say("Contents examined before the commit: every table is as the backup's fingerprint says")
+        work.say(f"Contents examined before the commit: {found.compared}, every check is true")
     return kept
 
 
@@ -57,11 +61,3 @@ def _put_back(work: Work, found: Restoration) -> Kept:
             "see: larder restore list",
         )
     return found.restorer.undo(before.kept, work.run.stamp, work.say)
-
-
-def _until(work: Work, kept: Kept | None) -> datetime | None:
-    """Until when it can be undone; None where there is nothing to go back to."""
-    request = work.ledger.requests.of_run(work.run.id)
-    if kept is None and request.safety is None:
-        return None
-    return datetime.now(UTC) + timedelta(seconds=restoration(work).target.keep_replaced)

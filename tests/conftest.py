@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from tests.servers import Cluster, Clusters, postgres_installs
 # How long an example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("larder", deadline=None)
 hypothesis.settings.load_profile("larder")
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command that is run within a test leaves SIGPIPE as shells' programs have it, which would end the next test."""
+    yield
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from larder.errors import NotAuthorisedError, NotFoundError
+from larder.errors import BusyError, NotAuthorisedError, NotFoundError
 from larder.ledger import tables
 from larder.ledger.audit import Audit
 from larder.ledger.runs import Run, Runs
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from larder.approval import Approval
 
 State = Literal["pending", "running", "done", "undone", "failed", "denied"]
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 _AGAIN = "ask for it again: larder restore request"
 
@@ -53,6 +55,7 @@ class Request:
     #: The id of the safety backup, once it is stored.
     safety: str | None
     leftover: bool
+    swapping: bool
     kept: Kept | None
     kept_until: datetime | None
     finished: datetime | None
@@ -77,6 +80,9 @@ class Granted:
 
     approver: str
     public_key: str
+    #: The SHA-256 of the document that was approved.
+    document: str
+    presented: datetime
     spent: datetime | None
 
 
@@ -136,7 +142,11 @@ class Requests:
 
     def no_longer_kept(self, now: datetime) -> list[Request]:
         """Those whose time to be undone is over, and whose replaced database is there still."""
-        return self._load(tables.requests.c.kept_until <= now, tables.requests.c.state != "running")
+        undo = tables.requests.alias("undo")
+        is_undone_now = sa.exists().where(undo.c.undoes == tables.requests.c.id, undo.c.state == "running")
+        return self._load(
+            tables.requests.c.kept_until <= now, tables.requests.c.state != "running", ~is_undone_now
+        )
 
     def deny(self, request_id: str, by: str, reason: str) -> Request:
         """Refuse a request for good; raises `NotFoundError`, and `NotAuthorisedError` where it is no longer pending."""
@@ -166,20 +176,20 @@ class Requests:
         Raises `NotAuthorisedError` where the approval, or another of the same request, was handed in before, or the
         request is not pending any more; and `BusyError` while another run holds the target.
         """
-        now = datetime.now(UTC)
+        now, document = datetime.now(UTC), self.get(request_id).document
         try:
             with self._engine.begin() as connection:
-                self._see_that_it_is_pending(connection, request_id)
-                database = connection.execute(
-                    sa.select(tables.requests.c.database).where(tables.requests.c.id == request_id)
-                ).scalar_one()
-                run = self._runs.begin_restore(connection, database, holds, steps, safety_in)
+                database = self._see_that_it_is_pending(connection, request_id)
+                run = self._runs.begin_restore(
+                    connection, database, holds, steps, safety_in, document.into.host
+                )
                 self._start(connection, request_id, run)
                 connection.execute(
                     tables.approvals.insert().values(
                         token_id=approval.token_id,
                         token_hash=approval.token_hash,
                         request=request_id,
+                        document=document.digest,
                         approver=approval.approver,
                         public_key=approval.public_key,
                         issued=approval.issued,
@@ -200,6 +210,8 @@ class Requests:
                 return run
         except sa.exc.IntegrityError:
             # By another process, between our look and our insert; or a token of an earlier try.
+            if not self._was_used(approval):
+                raise _taken_meanwhile(holds) from None
             raise NotAuthorisedError(
                 f"unable to restore by request {request_id}: this approval was used before",
                 "an approval is good once: have it approved again",
@@ -214,19 +226,43 @@ class Requests:
         safety_in: Sequence[str] | None,
         by: str,
     ) -> Run:
-        """Begin to take back the request `undoes`, which its own approval covers; raises `BusyError`."""
+        """Begin to take back the request `undoes`, which its own approval covers.
+
+        Raises `BusyError`, and `NotAuthorisedError` where what it replaced is kept no longer.
+        """
         before = self.get(undoes)
-        with self._engine.begin() as connection:
-            self._insert(connection, document, before.database, undoes=undoes)
-            run = self._runs.begin_restore(connection, before.database, holds, steps, safety_in)
-            self._start(connection, document.request, run)
-            self._audit.add(connection, "undo", undoes, by, by_request=document.request, run=run.id)
+        # Whatever happens meanwhile: it is kept until the undo is over.
+        long_enough = max(before.kept_until or _LONG_AGO, datetime.now(UTC) + timedelta(days=1))
+        try:
+            with self._engine.begin() as connection:
+                self._insert(connection, document, before.database, undoes=undoes)
+                run = self._runs.begin_restore(
+                    connection, before.database, holds, steps, safety_in, document.into.host
+                )
+                self._start(connection, document.request, run)
+                kept = connection.execute(
+                    tables.requests.update()
+                    .where(tables.requests.c.id == undoes, tables.requests.c.kept_until.is_not(None))
+                    .values(kept_until=long_enough)
+                )
+                if not kept.rowcount:
+                    raise NotAuthorisedError(
+                        f"unable to undo request {undoes}: what it replaced is kept no longer",
+                        "larder restore list shows what can be undone",
+                    )
+                self._audit.add(connection, "undo", undoes, by, by_request=document.request, run=run.id)
+        except sa.exc.IntegrityError:
+            raise _taken_meanwhile(holds) from None
         return run
 
     def granted(self, run_id: str) -> Granted | None:
         """The approval that a run was begun by."""
         query = sa.select(
-            tables.approvals.c.approver, tables.approvals.c.public_key, tables.approvals.c.spent
+            tables.approvals.c.approver,
+            tables.approvals.c.public_key,
+            tables.approvals.c.document,
+            tables.approvals.c.presented,
+            tables.approvals.c.spent,
         ).where(tables.approvals.c.run == run_id)
         with self._engine.connect().execution_options(reads=True) as connection:
             found = connection.execute(query).one_or_none()
@@ -246,6 +282,10 @@ class Requests:
         """Note that what `load` builds may be there, or is gone."""
         self._change(request_id, leftover=there)
 
+    def begin_swap(self, request_id: str) -> None:
+        """Note that from now on the exchange may have been made, whatever becomes of who makes it."""
+        self._change(request_id, swapping=True)
+
     def note_safety(self, request_id: str, backup: str) -> None:
         """Note which backup the safety backup is."""
         self._change(request_id, safety=backup)
@@ -257,7 +297,7 @@ class Requests:
         connection.execute(
             tables.requests.update()
             .where(tables.requests.c.id == request.id)
-            .values(kept=asdict(kept) if kept else None, kept_until=until, leftover=False)
+            .values(kept=asdict(kept) if kept else None, kept_until=until, leftover=False, swapping=False)
         )
         self._audit.add(
             connection,
@@ -301,9 +341,23 @@ class Requests:
                 name = request.kept.name if request.kept else None
                 self._audit.add(connection, "let go", request.id, WORKER, kept=name, dropped=dropped)
 
-    def _see_that_it_is_pending(self, connection: sa.Connection, request_id: str) -> None:
+    def record_swap(self, request: Request, kept: Kept | None, until: datetime | None) -> None:
+        """The same, for an exchange that was found made after whoever made it was lost."""
+        with self._engine.begin() as connection:
+            self.swapped(connection, request, kept, until)
+
+    def _was_used(self, approval: Approval) -> bool:
+        same = sa.or_(
+            tables.approvals.c.token_id == approval.token_id,
+            tables.approvals.c.token_hash == approval.token_hash,
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return connection.execute(sa.select(tables.approvals.c.run).where(same)).first() is not None
+
+    def _see_that_it_is_pending(self, connection: sa.Connection, request_id: str) -> str:
+        """Raise `NotAuthorisedError` where a request cannot be begun any more; gives its database."""
         row = connection.execute(
-            sa.select(tables.requests.c.state, tables.requests.c.expires)
+            sa.select(tables.requests.c.state, tables.requests.c.expires, tables.requests.c.database)
             .where(tables.requests.c.id == request_id)
             .with_for_update()
         ).one_or_none()
@@ -316,6 +370,7 @@ class Requests:
             raise NotAuthorisedError(f"unable to restore by request {request_id}: {said}", _AGAIN)
         if row.expires <= datetime.now(UTC):
             raise NotAuthorisedError(f"unable to restore by request {request_id}: it has expired", _AGAIN)
+        return str(row.database)
 
     def _insert(
         self, connection: sa.Connection, document: RestoreRequest, database: str, undoes: str | None = None
@@ -331,6 +386,7 @@ class Requests:
                 expires=document.expires_at,
                 undoes=undoes,
                 leftover=False,
+                swapping=False,
             )
         )
 
@@ -356,6 +412,13 @@ class Requests:
         )
         with self._engine.connect().execution_options(reads=True) as connection:
             return [_request(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _taken_meanwhile(holds: str) -> BusyError:
+    return BusyError(
+        f"unable to start a restore into '{holds}': another run began in this very moment",
+        "hand the same token in again: it is not spent",
+    )
 
 
 def _request(row: dict[str, Any]) -> Request:

@@ -28,6 +28,9 @@ SAFETY_STEPS = ("dump", "compress", "checksum", "upload")
 #: The link of a restore that waits for its safety backup.
 SAFETY = "safety"
 
+#: The link that exchanges names.
+SWAP = "swap"
+
 #: The links of the restore chain, in order. The safety backup's own come before `safety`.
 RESTORE_STEPS = (
     "authorize",
@@ -37,7 +40,7 @@ RESTORE_STEPS = (
     "load",
     "examine",
     "migrate",
-    "swap",
+    SWAP,
     "notify",
 )
 
@@ -52,6 +55,9 @@ QUEUE_PATIENCE = timedelta(hours=1)
 
 #: How long a run whose message is lost may lie between two steps before a worker that starts sends another.
 _BETWEEN_STEPS = timedelta(seconds=60)
+
+#: How long a restore that was lost while it exchanged names is left to a worker that goes on with it.
+SWAP_PATIENCE = timedelta(minutes=15)
 
 #: How often a run that another process snatched away is tried to be created again.
 _CREATE_ATTEMPTS = 5
@@ -275,7 +281,9 @@ class Runs:
             "see the worker's log and the system's (out of memory?)",
         )
         held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
-        _close(connection, sa.and_(held, ~_waits_for_part()), now, lost)
+        # Whether a restore has exchanged names already, its own next attempt knows best: that one is left more time.
+        in_time = sa.or_(~_is_swapping(), tables.runs.c.lease_until < now - SWAP_PATIENCE)
+        _close(connection, sa.and_(held, ~_waits_for_part(), in_time), now, lost)
         over = sa.select(tables.runs.c.id).where(tables.runs.c.state.not_in(tables.ACTIVE))
         _close(connection, tables.runs.c.parent.in_(over.scalar_subquery()), now, lost)
 
@@ -319,11 +327,13 @@ class Runs:
         holds: str,
         steps: Sequence[str],
         safety_in: Sequence[str] | None,
+        host: str | None = None,
     ) -> Run:
         """Begin a restore inside the caller's transaction, which passes through `steps`.
 
         `holds` is what no other run may touch meanwhile. `safety_in` names the stores of the safety backup of
-        `database` that is a part of it; None for none. Raises `BusyError` while another run holds the same.
+        `database` that is a part of it; None for none. `host` is the only one that may carry it out; None for any.
+        Raises `BusyError` while another run holds the same.
         """
         now = datetime.now(UTC)
         self._close_lost(connection, holds, now)
@@ -339,6 +349,7 @@ class Runs:
             trigger="request",
             slot=None,
             holds=holds,
+            host=host,
         )
         if safety_in is not None:
             links = list(_links(SAFETY_STEPS, safety_in))
@@ -413,6 +424,15 @@ def _waits_for_part() -> sa.ColumnElement[bool]:
     return sa.and_(
         sa.exists().where(part.c.parent == tables.runs.c.id, part.c.state.in_(tables.ACTIVE)),
         sa.exists().where(wait.c.run == tables.runs.c.id, wait.c.name == SAFETY, ~not_done),
+    )
+
+
+def _is_swapping() -> sa.ColumnElement[bool]:
+    """Whether a restore has begun to exchange names."""
+    return sa.exists().where(
+        tables.steps.c.run == tables.runs.c.id,
+        tables.steps.c.name == SWAP,
+        tables.steps.c.state.in_(("running", "waiting", "done")),
     )
 
 

@@ -204,6 +204,8 @@ requests = Table(
     Column("safety", String(80)),
     #: Whether something that `load` built may be there still, beside the target.
     Column("leftover", Boolean, nullable=False),
+    #: Whether the exchange may have been made: from then on only the target itself can tell.
+    Column("swapping", Boolean, nullable=False),
     #: What was replaced (name, identity, size), and until when it is kept.
     Column("kept", JSON),
     Column("kept_until", Moment),
@@ -219,6 +221,8 @@ approvals = Table(
     Column("token_id", String(64), primary_key=True),
     Column("token_hash", String(64), nullable=False, unique=True),
     Column("request", ForeignKey("requests.id"), nullable=False, index=True),
+    #: The SHA-256 of the document that was approved.
+    Column("document", String(64), nullable=False),
     Column("approver", String(63), nullable=False),
     Column("public_key", String(44), nullable=False),
     Column("issued", Moment, nullable=False),

@@ -50,12 +50,14 @@ def a_request(ledger: Ledger, **changes: object) -> RestoreRequest:
             manifest="b" * 64,
             proof="stored",
         ),
-        into=Into("shop", "postgresql://db:5432/shop", "PostgreSQL 16.4 at db:5432/shop", 1000, None),
+        into=Into("shop", "postgresql://db:5432/shop", "PostgreSQL 16.4 at db:5432/shop", 1000, None, None),
         mode="swap",
         safety_backup=True,
+        keep_replaced=604800,
         create_roles=False,
         tables=(),
         schemas=(),
+        warnings=(),
         reason="orders are gone",
         requester="bob",
         account="bob@web1",
@@ -252,6 +254,46 @@ def test_an_undo_ends_what_it_takes_back(ledger: Ledger) -> None:
     assert ledger.requests.get(document.request).state == "undone"
 
 
+def test_what_is_being_undone_is_not_let_go(ledger: Ledger) -> None:
+    document = a_request(ledger)
+    run = present(ledger, document, places=None)
+    request = ledger.requests.get(document.request)
+    ledger.requests.record_swap(request, KEPT, datetime.now(UTC) + timedelta(seconds=1))
+    ledger.runs.abandon(run.id, LarderError("over"))
+    ledger.requests.finish(request)
+    back = replace(document, request=secrets.token_hex(6))
+    undo = ledger.requests.begin_undo(
+        back, document.request, ("authorize", "swap", "notify"), "shop", None, "bob"
+    )
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert ledger.requests.get(document.request).kept_until > later  # type: ignore[operator]
+    assert ledger.requests.no_longer_kept(later + timedelta(days=3)) == []
+    with pytest.raises(BusyError):
+        ledger.requests.begin_undo(
+            replace(document, request=secrets.token_hex(6)),
+            document.request,
+            ("authorize",),
+            "shop",
+            None,
+            "bob",
+        )
+    ledger.requests.finish(ledger.requests.of_run(undo.id))
+    assert ledger.requests.get(document.request).state == "undone"
+
+
+def test_a_restore_that_was_lost_at_its_swap_is_left_to_its_next_attempt(ledger: Ledger) -> None:
+    run = present(ledger, a_request(ledger), places=None, steps=("authorize", "swap", "notify"))
+    finish(ledger, run, "authorize")
+    assert isinstance(ledger.leases.take(run.id, "swap", "host-1"), Lease)
+    expire(ledger, run)
+    with pytest.raises(BusyError):
+        ledger.runs.create("shop", "command", stores=["local"])
+    assert [found.id for found in ledger.runs.lost_on("host-1")] == [run.id]
+    expire(ledger, run, timedelta(hours=1))
+    assert ledger.runs.create("shop", "command", stores=["local"])[1]
+    assert ledger.runs.get(run.id).state == "failed"
+
+
 def test_the_trail_shows_every_change(ledger: Ledger) -> None:
     a_request(ledger)
     ledger.audit.write("refused", None, "worker", why="password=s3cr3t-t0ken and more")
@@ -296,8 +338,8 @@ def test_whoever_takes_the_triggers_off_is_seen(ledger: Ledger, what: str, probl
     assert ledger.audit.read()
 
 
-def expire(ledger: Ledger, run: Run) -> None:
-    """Make the run's lease one that ran out a minute ago."""
-    past = datetime.now(UTC) - timedelta(minutes=1)
+def expire(ledger: Ledger, run: Run, ago: timedelta = timedelta(minutes=1)) -> None:
+    """Make the run's lease one that ran out some time ago."""
+    past = datetime.now(UTC) - ago
     with ledger._engine.begin() as connection:
         connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(lease_until=past))

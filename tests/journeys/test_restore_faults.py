@@ -228,18 +228,23 @@ def test_an_encrypted_backup_takes_a_worker_with_identities(tmp_path: Path) -> N
     orders(path, THREE_ORDERS)
     backup = back_up(house, "files")
     orders(path, "DELETE FROM orders")
-    warned = house.larder("restore", "plan", backup, "--into", "files")
-    assert warned.returncode == 0
-    assert "needs identities" in warned.stdout
+    refused = house.larder("restore", "plan", backup, "--into", "files")
+    assert refused.returncode == 2
+    assert "identities" in refused.stdout
+    whole_lines = f'identities = ["{key}"]\n{lines}{alice.lines}'
+    house.configure(whole_lines)
     document = ask(house, backup, "files")
-    done = run(house, document["request"], alice.approve(document))
+    token = alice.approve(document)
+    # The worker's configuration has lost it meanwhile.
+    house.configure(lines + alice.lines)
+    done = run(house, document["request"], token)
     found = json.loads(done.stdout)
     assert (found["state"], found["failed_step"]) == ("failed", "check")
     assert done.returncode == found["exit_code"] != 0
     assert "identities" in found["hint"]
     assert orders(path) == 0
     assert len(json.loads(house.larder("list", "files", "--json").stdout)) == 1
-    house.configure(f'identities = ["{key}"]\n{lines}{alice.lines}')
+    house.configure(whole_lines)
     restored(house, alice, backup, "files")
     assert orders(path) == 3
 

@@ -177,6 +177,9 @@ def test_links_sent_straight_into_redis_do_nothing(stand: tuple[House, Approver]
         ("restore.swap", {"run_id": document["request"]}),
         ("restore.swap", {"run_id": backup}),
         ("restore.authorize", {"run_id": backup}),
+        ("restore.load", {"run_id": {"a": 1}}),
+        ("restore.load", {"run_id": "\ud800"}),
+        ("restore", {"request": "nope", "token": "rubbish"}),
         ("restore.notify", {"run_id": "../../etc"}),
         ("restore", {"request": document["request"], "token": "rubbish"}),
     ]
