@@ -2,7 +2,7 @@
 
     make bench WHAT=restore
     make bench WHAT=restore ARGS='--scale 20 --rounds 1'
-    make bench WHAT=restore ARGS='--partitions 0'       # one table is most of the database: nothing to load side by side
+    make bench WHAT=restore ARGS='--partitions 0'   # one table is most of the database: nothing to load side by side
 
 The script loads the plain backup into an empty database, one statement after the other, and looks at nothing. Larder's
 chain (mode `new`, so that no safety backup is in it) fetches the artifact with its SHA-256, decodes it to its end,

@@ -127,7 +127,8 @@ class RestoreRequest:
     @property
     def plan(self) -> Plan:
         """What a restorer is told."""
-        return Plan(self.request, self.mode, self.create_roles, self.tables, self.schemas)
+        replaces = self.into.replaces is not None
+        return Plan(self.request, self.mode, self.create_roles, self.tables, self.schemas, replaces)
 
     @property
     def digest(self) -> str:

@@ -51,6 +51,13 @@ class Plan:
     #: Only these, as `schema.table` or `table`, and schemas; both empty: everything.
     tables: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
+    #: Whether what is live may be replaced: not where nothing was there when this was approved.
+    replaces: bool = True
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether `swap` may put something in the place of a live database; never in mode `new`."""
+        return self.replaces and self.mode != "new"
 
     @property
     def selective(self) -> bool:
@@ -165,6 +172,17 @@ class Restorer(ABC):
         """Put the new database in the live one's place, and keep that as `…__before_<stamp>` or the like.
 
         Gives what is kept; None where nothing was there, or nothing can be kept (`in-place`). Done already: the same.
+        Raises `RefusedError` where something is live that the plan may not replace.
+        """
+
+    @abstractmethod
+    def swapped(self, stamp: str, scratch: Path) -> tuple[bool, Kept | None]:
+        """Whether `swap` has been done, by what is there now, and what it keeps; nothing is changed.
+
+        To be asked of a run that has loaded, before `drop_new`. `scratch` is the folder of `Content`: where it is gone
+        already, names have to tell. After an undo the exchange holds no more, and this says so: `(False, None)`. After
+        `drop_kept` it still holds as long as the folder is there; without it, that cannot be told from an undo.
+        Raises `HeldError` while a session of an earlier attempt may still do it.
         """
 
     @abstractmethod

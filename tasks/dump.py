@@ -11,6 +11,7 @@ from larder.databases import Dump, open_database
 from larder.encoding import encoding_of
 from larder.errors import NotFoundError
 from larder.ledger import Ledger
+from larder.ledger.leases import LAST_STEP
 from larder.spool import Spool, run_folders
 from tasks import context
 from tasks.step import Work, step
@@ -57,7 +58,10 @@ def _is_over(ledger: Ledger, folder: Path) -> bool:
     try:
         # The id of a run is plain; another name would be one that no ledger can be asked for.
         if folder.name.isascii():
-            return ledger.runs.get(folder.name).over
+            run = ledger.runs.get(folder.name)
+            return run.over and (
+                run.kind == "backup" or run.step_named(LAST_STEP).state in ("done", "failed")
+            )
     except NotFoundError:
         pass
     return time.time() - _last_change(folder) > STRAY

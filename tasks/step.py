@@ -228,7 +228,9 @@ def _after_failure(task: Task, link: _Link, work: Work, error: LarderError) -> N
     except LeaseLostError as lost:
         logger.warning("%s", lost.message)
         raise Ignore from None
-    work.spool.remove()
+    if work.run.kind == "backup":
+        # What a restore was about to do is noted there, until its last link has looked.
+        work.spool.remove()
     tell(work.run, error)
     raise error from None
 

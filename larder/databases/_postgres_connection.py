@@ -53,6 +53,12 @@ _SETTLED = frozenset(
     target_session_attrs load_balance_hosts
     """.split()
 )
+
+#: Where names are looked for in our own sessions: nowhere that anybody else may make something. A function in `public`
+#: whose arguments fit better than those of PostgreSQL's own goes before it, and `ALTER DATABASE … SET search_path`,
+#: which takes an owner, puts any schema first; both would run as us, and we may be a superuser.
+HARDENED = "SET search_path = pg_catalog, pg_temp"
+
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 _ENCODE = "percent-encode what is special in the password: @ is %40, / is %2F, : is %3A, # is %23, ? is %3F, % is %25"
@@ -210,18 +216,27 @@ def with_database(url: str, name: str) -> str:
 
 
 def address_in(url: str) -> str:
-    """Where the connection string leads, in one spelling, without user and secrets, with libpq's defaults filled in."""
+    """Where the connection string leads, in one spelling, without user and secrets, with libpq's defaults filled in.
+
+    A `hostaddr` is where libpq connects to, whatever the host is called, and a service may hold one.
+    """
     found = parameters(url)
     name = quote(database_in(url), safe="")
     service = found.get("service") or _default("service")
-    if service and not (found.get("host") or found.get("hostaddr")):
-        return f"postgresql:///{name}?service={quote(service, safe='')}"
+    numeric = found.get("hostaddr") or _default("hostaddr")
     given = {**found, **_socket(found)}
-    hosts = (given.get("host") or given.get("hostaddr") or _default("host") or "localhost").split(",")
-    ports = (given.get("port") or _default("port") or "5432").split(",")
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    places = (f"{_spelt(host)}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
-    return f"postgresql://{','.join(places)}/{name}"
+    host = given.get("host") or ("" if service else numeric or _default("host") or "localhost")
+    places = ""
+    if host:
+        hosts = host.split(",")
+        ports = (given.get("port") or _default("port") or "5432").split(",")
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        places = ",".join(f"{_spelt(one)}:{port or 5432}" for one, port in zip(hosts, ports, strict=False))
+    more = {"hostaddr": "" if numeric == host else numeric, "service": service}
+    if service and not host:
+        more["port"] = found.get("port", "")
+    query = "&".join(f"{key}={quote(value, safe=':')}" for key, value in more.items() if value)
+    return f"postgresql://{places}/{name}" + (f"?{query}" if query else "")
 
 
 def _spelt(host: str) -> str:
@@ -233,7 +248,8 @@ def _spelt(host: str) -> str:
 def connect(name: str, url: str) -> psycopg.Connection:
     """Connect to the database that `url` leads to, which messages call `name`; the connection is in autocommit.
 
-    Raises `UnreachableError` where nothing answers (a later try may fare better), and `RefusedError`.
+    It is `HARDENED`: what is not PostgreSQL's own has to be named with its schema. Raises `UnreachableError` where
+    nothing answers (a later try may fare better), and `RefusedError`.
     """
     try:
         found = parameters(url)
@@ -252,11 +268,24 @@ def connect(name: str, url: str) -> psycopg.Connection:
         given["connect_timeout"] = str(CONNECT_TIMEOUT)
     try:
         # Only what libpq knows gets here, and no cursor factory or the like can.
-        connection = psycopg.connect(make_conninfo(**given), autocommit=True, prepare_threshold=None)
+        connection = harden(psycopg.connect(make_conninfo(**given), autocommit=True, prepare_threshold=None))
     except psycopg.Error as error:
         raise refusal(name, address(given), str(error)) from None
     if connection.pgconn.password:
         secret.register(connection.pgconn.password.decode(errors="replace"))
+    return connection
+
+
+def harden(connection: psycopg.Connection) -> psycopg.Connection:
+    """Give a connection that was just made our own search path; closes it and raises `psycopg.Error` where that fails.
+
+    As a statement, which beats the settings of database and role: poolers reject it, or ignore it, as an option.
+    """
+    try:
+        connection.execute(HARDENED)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -24,6 +24,54 @@ _NAME = re.compile(r'("(?:[^"]|"")*"|[^".]+)\.("(?:[^"]|"")*"|[^".]+)')
 #: Nothing may time out, but a lock that somebody holds for ever; and every row counts.
 _SESSION = ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", "row_security = off")
 
+#: Runs one check, and says what is wrong with it; empty where nothing is. It can change nothing, and whatever it does
+#: is taken back at the end, a cursor `WITH HOLD` included, which a `COMMIT` would read as us.
+#:
+#: A check is the operator's, and the views and functions in it are whoever's made them: they run as who calls them,
+#: which would be us, and we may be a superuser. So this belongs to the database's owner, and runs with their rights.
+#: What `SET ROLE` gives, any function takes back by `RESET ROLE`, but not within a `SECURITY DEFINER`. A check has the
+#: search path that an application would have.
+CHECKER = (
+    """
+CREATE FUNCTION pg_temp.larder_check(query text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $larder$
+DECLARE
+    answer record;
+    said text := 'is not true';
+BEGIN
+    BEGIN
+        PERFORM pg_catalog.set_config('transaction_read_only', 'on', true);
+        PERFORM pg_catalog.set_config('search_path', (
+            SELECT reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'), true);
+        EXECUTE query INTO STRICT answer;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        SELECT CASE WHEN count(*) <> 1 OR bool_or(jsonb_typeof(value) NOT IN ('boolean', 'null'))
+                    THEN 'does not select one true or false'
+                    WHEN bool_and(value = 'true') THEN '' ELSE said END
+            INTO said FROM jsonb_each(to_jsonb(answer));
+        RAISE EXCEPTION USING ERRCODE = 'LARDR';
+    EXCEPTION
+        WHEN SQLSTATE 'LARDR' THEN NULL;
+        WHEN no_data_found OR too_many_rows THEN said := 'does not select one true or false';
+        WHEN insufficient_privilege THEN
+            said := 'can''t be run: ' || SQLERRM || ' (checks run as the owner of the database)';
+        WHEN others THEN said := 'can''t be run: ' || SQLERRM;
+    END;
+    RETURN said;
+END $larder$;
+""",
+    """
+DO $larder$ BEGIN
+    EXECUTE format('ALTER FUNCTION pg_temp.larder_check(text) OWNER TO %I',
+                   (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()));
+EXCEPTION
+    -- Our role may not act for the owner: then it is no superuser either.
+    WHEN insufficient_privilege THEN NULL;
+END $larder$;
+""",
+)
+
+_CANT_BE_RUN = "can't be run: "
+
 #: Schema and name, neither quoted: what has to be quoted differs between versions.
 Table = tuple[str, str]
 
@@ -139,16 +187,15 @@ def _rows(connections: SimpleQueue[psycopg.Connection], name: Table) -> int:
 def check_of(connection: psycopg.Connection, check: str) -> str:
     """What is wrong with a check, which has to select one true; empty where nothing is. It can change nothing."""
     try:
-        with connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
-            cursor = connection.execute(check.encode())
-            found = cursor.fetchmany(2) if cursor.description else []
+        with connection.transaction(force_rollback=True):
+            connection.execute("SET TRANSACTION READ WRITE")
+            for statement in CHECKER:
+                connection.execute(statement.encode())
+            (said,) = connection.execute("SELECT pg_temp.larder_check(%s)", [check]).fetchone() or ("",)
     except psycopg.Error as error:
         if connection.closed:
             raise
-        reason = masked(error.diag.message_primary or type(error).__name__)
-        return f"unable to run check: {check}: {reason}"
-    if len(found) == 1 and len(found[0]) == 1 and found[0][0] is True:
-        return ""
-    one = len(found) == 1 and len(found[0]) == 1 and isinstance(found[0][0], bool | None)
-    return f"check is not true: {check}" if one else f"check does not select one true or false: {check}"
+        said = _CANT_BE_RUN + (error.diag.message_primary or type(error).__name__)
+    if said.startswith(_CANT_BE_RUN):
+        return f"unable to run check: {check}: {masked(said.removeprefix(_CANT_BE_RUN))}"
+    return f"check {said}: {check}" if said else ""

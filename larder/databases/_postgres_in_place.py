@@ -23,13 +23,13 @@ from pydantic import SecretStr
 from larder.databases import _postgres_client, _postgres_facts, _postgres_target
 from larder.databases._postgres_client import Client
 from larder.databases._postgres_connection import child_conninfo, connect
-from larder.databases._postgres_examine import Table, differences, expected
+from larder.databases._postgres_examine import CHECKER, Table, differences, expected
 from larder.databases._postgres_load import Script, checked, explained, for_server, masked
 from larder.databases._postgres_restore import Activity, application, loading_environment
 from larder.databases._postgres_sessions import MAY_END, WHO
 from larder.databases._postgres_snapshot import RELATIONS, trouble
 from larder.databases._postgres_target import listed, missing_roles, version_of
-from larder.errors import BusyError, IntegrityError, LarderError, RefusedError
+from larder.errors import BusyError, HeldError, IntegrityError, LarderError, RefusedError
 from larder.process import Process
 from larder.progress import Progress
 from larder.restoring import Content, Kept, Restorer, Source, Target
@@ -37,6 +37,9 @@ from larder.spool import disk_error
 from larder.streams import Hashed, durable_file, fsync_folder
 
 Say = Callable[[str], None]
+
+#: In the run's scratch folder: which transaction was about to be committed.
+_NOTE = "in_place.json"
 
 #: Seconds that a session may take to end.
 _PATIENCE = 30
@@ -133,28 +136,7 @@ BEGIN
 END $larder$;
 """  # noqa: S608 - constants of our own
 
-#: A check has to select one true, and may change nothing: the block's end takes the `read_only` back.
-_CHECK = """
-DO $larder$
-DECLARE
-    asked record;
-    answer record;
-    said text;
-BEGIN
-    FOR asked IN SELECT * FROM pg_temp.larder_checks ORDER BY number LOOP
-        BEGIN
-            PERFORM pg_catalog.set_config('transaction_read_only', 'on', true);
-            EXECUTE asked.query INTO STRICT answer;
-            said := CASE WHEN to_jsonb(answer) = jsonb_build_object((SELECT min(k) FROM jsonb_object_keys(
-                to_jsonb(answer)) k), true) THEN '' ELSE 'is not true' END;
-        EXCEPTION
-            WHEN no_data_found OR too_many_rows THEN said := 'does not select one true or false';
-            WHEN others THEN said := 'can''t be run: ' || SQLERRM;
-        END;
-        UPDATE pg_temp.larder_checks SET problem = said WHERE number = asked.number;
-    END LOOP;
-END $larder$;
-"""
+_CHECK = "UPDATE pg_temp.larder_checks SET problem = pg_temp.larder_check(query);"
 
 #: What was found, a line each; texts in hexadecimal, whatever they hold. The last is how to know the transaction again:
 #: its number, and the oid of a schema that it has made, since a crash may give a number to another one.
@@ -279,7 +261,7 @@ class PostgresInPlace(Restorer):
     def swap(self, content: Content, stamp: str, progress: Progress, say: Say) -> Kept | None:
         """Replace what the database holds. Raises `IntegrityError` where it is not what the backup counted then."""
         del stamp
-        note = content.scratch / "in_place.json"
+        note = content.scratch / _NOTE
         with self._connected() as connection:
             self._end_ours(connection)
             if _committed(connection, note):
@@ -297,6 +279,23 @@ class PostgresInPlace(Restorer):
                     raise committing
         self._analyze(say)
         return None
+
+    def swapped(self, stamp: str, scratch: Path) -> tuple[bool, Kept | None]:
+        """See the contract: whether it was committed. Nothing is kept.
+
+        Only the note in `scratch` knows the transaction: without it, this says that it was not.
+        """
+        del stamp
+        with self._connected() as connection:
+            if _committed(connection, scratch / _NOTE):
+                return True, None
+            if connection.execute(f"SELECT {_OURS}", [application(self.plan.id)]).rowcount:
+                raise HeldError(
+                    f"unable to tell what became of the restore of database '{self.name}': its session is at work",
+                    "wait until it has ended",
+                )
+            # It may have ended just between the two.
+            return _committed(connection, scratch / _NOTE), None
 
     def drop_new(self) -> bool:
         """Nothing is beside the live database."""
@@ -386,7 +385,7 @@ class PostgresInPlace(Restorer):
             script.run(
                 for_server(checked(given, progress), version),
                 before=self._before(connection, content.source),
-                after=["SET LOCAL row_security = off;", _COUNT, "RESET search_path;", _CHECK, *_FOUND],
+                after=["SET LOCAL row_security = off;", _COUNT, _CHECK, *_FOUND],
                 guarded=True,
                 confirm=lambda said: self._confirm(said, content.source, note),
             )
@@ -418,6 +417,7 @@ class PostgresInPlace(Restorer):
             public,
             _COMMENT,
             *_FINDINGS,
+            *CHECKER,
             *checks,
         ]
 

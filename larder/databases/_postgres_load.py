@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from larder.databases._postgres_connection import HARDENED
 from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.process import Process, ProcessError, StalledError
 from larder.progress import Progress
@@ -35,7 +36,8 @@ _END_OF_ROWS = b"\n\\.\n"
 
 #: An error is raised at a `COMMIT` that is not ours.
 _GUARD = (
-    "CREATE FUNCTION pg_temp.larder_unfinished() RETURNS trigger LANGUAGE plpgsql AS $guard$ BEGIN"
+    "CREATE FUNCTION pg_temp.larder_unfinished() RETURNS trigger LANGUAGE plpgsql"
+    " SET search_path = pg_catalog, pg_temp AS $guard$ BEGIN"
     " IF current_setting('larder.finished', true) IS DISTINCT FROM 'yes' THEN"
     " RAISE EXCEPTION 'the backup ends a transaction that it did not begin'; END IF; RETURN NULL; END $guard$;",
     "CREATE TEMPORARY TABLE larder_unfinished (a int);",
@@ -136,22 +138,23 @@ class Script:
         """Feed `BEGIN`, the statements `before`, `stream`, the statements `after`, and `COMMIT`; gives `said`.
 
         Whatever `stream` raises ends psql before the `COMMIT`, so it has to raise where it is not whole (`checked`).
-        What `stream` selects is thrown away. Statements are whole, with their `;`, and in `after` name every schema:
-        pg_dump sets an empty search_path. `confirm` is called with `said` when all but the `COMMIT` was done, and stops
-        it by raising. With `guarded`, a `COMMIT` within `stream` is an error. (pg_dump's around large objects is left
-        out.)
+        What `stream` selects is thrown away, and only it has the search path of the database; what is ours looks for
+        names in PostgreSQL's own schema, so it names every other, in whole statements with their `;`. `confirm` is
+        called with `said` when all but the `COMMIT` was done, and stops it by raising. With `guarded`, a `COMMIT`
+        within `stream` is an error. (pg_dump's around large objects is left out.)
 
         Raises what `explained` says.
         """
         with explained(self._doing), self._process() as process:
             output = process.output()
             guard = _GUARD if guarded else ()
-            opening = ["\\encoding UTF8", "BEGIN;", *guard, *before, "\\o /dev/null", ""]
+            opening = ["\\encoding UTF8", f"{HARDENED};", "BEGIN;", *guard, *before]
+            opening += ["RESET search_path;", "\\o /dev/null", ""]
             process.feed("\n".join(opening).encode())
             self._feed(process, iter(stream))
             mark = f"larder-{secrets.token_hex(8)}"
             unguard = _UNGUARD if guarded else ()
-            closing = ["", "\\o", "\\encoding UTF8", *unguard, *after, f"\\echo {mark}", ""]
+            closing = ["", "\\o", "\\encoding UTF8", f"{HARDENED};", *unguard, *after, f"\\echo {mark}", ""]
             process.feed("\n".join(closing).encode())
             self._read(process, output, mark)
             if confirm is not None:

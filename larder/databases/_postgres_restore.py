@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -58,6 +59,9 @@ _AT_WORK = """
                             AND wait_event IS DISTINCT FROM 'SyncRep'), pg_database_size(%(database)s::name)
     FROM pg_stat_activity WHERE datname = %(database)s AND application_name = %(application)s
 """
+
+#: In the run's scratch folder: which databases were about to be exchanged.
+_NOTE = "swap.json"
 
 #: Seconds between two looks at what the server does.
 _LOOK_EVERY = 1.0
@@ -243,8 +247,28 @@ class PostgresRestorer(Restorer):
         with self._server() as connection:
             facts, _ = _postgres_build.facts_for(connection, self.live, content.source)
         kept = beside(self.live, f"__before_{stamp}")
-        note = content.scratch / "swap.json"
-        return _postgres_swap.exchange(self.connect, self.live, self.scratch, kept, facts, say, note)
+        note = content.scratch / _NOTE
+        return _postgres_swap.exchange(
+            self.connect,
+            self.live,
+            self.scratch,
+            kept,
+            facts,
+            say,
+            note,
+            may_replace=self.plan.may_replace,
+        )
+
+    def swapped(self, stamp: str, scratch: Path) -> tuple[bool, Kept | None]:
+        """See the contract."""
+        return _postgres_swap.exchanged(
+            self.connect,
+            self.live,
+            self.scratch,
+            beside(self.live, f"__before_{stamp}"),
+            scratch / _NOTE,
+            may_replace=self.plan.may_replace,
+        )
 
     def drop_new(self) -> bool:
         """See the contract."""

@@ -12,6 +12,7 @@ import fnmatch
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -24,7 +25,7 @@ from larder.databases._postgres_restore import Activity, application, loading_en
 from larder.databases._postgres_selection import PostgresSelection, output_of
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import listed, version_of
-from larder.errors import BusyError, IntegrityError, LarderError, RefusedError
+from larder.errors import BusyError, HeldError, IntegrityError, LarderError, RefusedError
 from larder.process import Process
 from larder.progress import Progress
 from larder.restoring import Content, Kept, Source, Target
@@ -102,6 +103,20 @@ class PostgresSchema(PostgresSelection):
             say(f"Restored {len(brought)} tables in all, into {listed(list(made))}")
         self.drop_new()
         return None
+
+    def swapped(self, stamp: str, scratch: Path) -> tuple[bool, Kept | None]:
+        """See the contract: whether its schemas are there, which somebody may have dropped since."""
+        del stamp, scratch
+        with self._live() as live:
+            # In this order: they may end, and be there, just between the two.
+            busy = live.execute(f"SELECT {_OURS}", [application(self.plan.id)]).rowcount
+            made = bool(_postgres_apart.ours(live, self.plan))
+        if busy and not made:
+            raise HeldError(
+                f"unable to tell what became of the restore into database '{self.name}': its session is at work",
+                "wait until it has ended",
+            )
+        return made, None
 
     def undo(self, kept: Kept, stamp: str, say: Say) -> Kept:
         """Raises `RefusedError`: nothing was replaced."""

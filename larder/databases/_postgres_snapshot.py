@@ -22,6 +22,8 @@ _PATIENCE = 10
 
 #: In the transaction that holds the snapshot nothing may time out: it lasts as long as pg_dump does.
 _QUIET = (
+    # Once more, for where a pooler gives every transaction another session.
+    "search_path = pg_catalog, pg_temp",
     "statement_timeout = 0",
     "idle_in_transaction_session_timeout = 0",
     "lock_timeout = 0",

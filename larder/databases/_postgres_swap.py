@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from larder.databases import _postgres_facts as database_facts
-from larder.databases._postgres_connection import address_of, refusal
+from larder.databases._postgres_connection import address_of, harden, refusal
 from larder.databases._postgres_facts import Facts
 from larder.databases._postgres_sessions import TICK, Connect, Evictor, end_sessions, session_words
 from larder.databases._postgres_snapshot import trouble
@@ -47,7 +47,15 @@ _MEANWHILE = "somebody else has renamed or dropped databases meanwhile"
 
 
 def exchange(
-    connect: Connect, live: str, new: str, kept: str, facts: Facts | None, say: Say, note: Path | None = None
+    connect: Connect,
+    live: str,
+    new: str,
+    kept: str,
+    facts: Facts | None,
+    say: Say,
+    note: Path | None = None,
+    *,
+    may_replace: bool = True,
 ) -> Kept | None:
     """Have the database `new` take the place of `live`, which stays as `kept`; gives that, None where none was live.
 
@@ -55,11 +63,14 @@ def exchange(
     where nothing is live. Called again after a kill, it gives the same. `note` is a file that it may write, which has
     to outlive a kill: without it, a swap into an empty place that was done already can't be told from a lost `new`.
 
-    Raises `BusyError` naming who holds a database, and `RefusedError`; the live database is untouched then.
+    Raises `BusyError` naming who holds a database, and `RefusedError`, also where something is live and `may_replace`
+    is not true; the live database is untouched then.
     """
     found = _look(connect, live, new, kept)
     move = _noted(note)
     if move is None or not move.done(found):
+        if live in found and not may_replace:
+            raise _unapproved(live)
         if new in found and kept not in found:
             move = _Move(live, new, found[new], kept, found.get(live))
             _write(note, move)
@@ -74,6 +85,27 @@ def exchange(
             )
         _carry_out(connect, move, facts, say)
     return _kept(connect, move)
+
+
+def exchanged(
+    connect: Connect, live: str, new: str, kept: str, note: Path, *, may_replace: bool = True
+) -> tuple[bool, Kept | None]:
+    """Whether `exchange` has been made, and is not undone, and what it keeps.
+
+    Where neither `note` nor what is kept can tell, and its folder is gone: by whether something is live, and `new` is
+    not there, where nothing was to be replaced.
+    """
+    found = _look(connect, live, new, kept)
+    move = _noted(note)
+    if move is not None and found.get(live) == move.incoming_oid:
+        # What was kept may have been let go of since.
+        there = move.outgoing_oid is not None and found.get(move.outgoing) == move.outgoing_oid
+        return True, _kept(connect, move) if there else None
+    if new in found or live not in found:
+        return False, None
+    if kept in found:
+        return True, _kept(connect, _Move(live, new, found[live], kept, found[kept]))
+    return not may_replace and not note.parent.exists(), None
 
 
 def put_back(connect: Connect, live: str, kept: Kept, undone: str, say: Say) -> Kept:
@@ -109,7 +141,11 @@ def drop(connect: Connect, kept: Kept) -> bool:
         try:
             if _oids(connection, kept.name).get(kept.name) != int(kept.identity):
                 return False
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(kept.name)))
+            name = sql.Identifier(kept.name)
+            # A template can't be dropped, and what was kept of one still is one.
+            if (facts := database_facts.read(connection, kept.name)) and facts.is_template:
+                connection.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(name))
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
         except psycopg.errors.InvalidCatalogName:
             return False
         except psycopg.errors.ObjectInUse as error:
@@ -168,6 +204,7 @@ def _carry_out(connect: Connect, move: _Move, facts: Facts | None, say: Say) -> 
                     _arrive(connection, move, say)
                     return
                 if not move.ready(found):
+                    # With an empty place approved, RENAME itself has refused what appeared in it.
                     raise _out_of_place(move.live, _MEANWHILE)
                 _refuse_hindrances(connection, move)
                 if reason is not None and time.monotonic() >= deadline:
@@ -256,7 +293,7 @@ def _kept(connect: Connect, move: _Move) -> Kept | None:
     )
     row = None
     # Done is done: a size is not worth an error.
-    with contextlib.suppress(psycopg.Error), contextlib.closing(connect()) as connection:
+    with contextlib.suppress(psycopg.Error, LarderError), contextlib.closing(connect()) as connection:
         row = connection.execute(query, [move.outgoing_oid]).fetchone()
     return Kept(move.outgoing, str(move.outgoing_oid), int(row[0]) if row else 0)
 
@@ -279,16 +316,15 @@ def _write(note: Path | None, move: _Move) -> None:
 
 
 def _arrive(connection: psycopg.Connection, move: _Move, say: Say) -> None:
-    """Connect by the live name, and see that this leads to the new database."""
+    """Connect by the live name, and see that this leads to the new database; raises nothing, for it is done."""
     given = {
         option.keyword.decode(): option.val.decode()
         for option in connection.pgconn.info
         if option.val is not None and option.val != option.compiled
     }
     try:
-        with contextlib.closing(
-            psycopg.connect(make_conninfo("", **(given | {"dbname": move.live})))
-        ) as arrived:
+        conninfo = make_conninfo("", **(given | {"dbname": move.live}))
+        with contextlib.closing(harden(psycopg.connect(conninfo, autocommit=True))) as arrived:
             row = arrived.execute(
                 "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
             ).fetchone()
@@ -297,9 +333,9 @@ def _arrive(connection: psycopg.Connection, move: _Move, say: Say) -> None:
         say(refusal(move.live, address_of(connection), str(error)).message)
         return
     if row is None or row[0] != move.incoming_oid:
-        raise LarderError(
-            f"unable to confirm the exchange of database '{move.live}': its name leads to another one",
-            "see what stands between this machine and the server: a pooler?",
+        say(
+            f"The exchange is done, and the name '{move.live}' leads to another database from here: "
+            "see what stands between this machine and the server: a pooler?"
         )
 
 
@@ -371,6 +407,14 @@ def _out_of_place(live: str, what: str) -> RefusedError:
     return RefusedError(
         f"unable to exchange database '{live}': {what}",
         "see which databases there are; nothing has been changed",
+    )
+
+
+def _unapproved(live: str) -> RefusedError:
+    return RefusedError(
+        f"unable to put a new database in the place of '{live}': something of that name is there now, "
+        "which nobody has approved to replace",
+        "ask for the restore again, or rename what is there; nothing has been changed",
     )
 
 

@@ -213,13 +213,13 @@ class SqliteRestorer(Restorer):
                     f"unable to replace {self.path}: {self.new.name} is not there", "load it again"
                 )
             if new is not None and not _same(new, live):
-                if self.plan.mode == "new" and live is not None:
-                    raise RefusedError(f"unable to restore into {self.path}: there is a file already")
+                if live is not None and not self.plan.may_replace:
+                    raise self._unapproved()
                 self._settle_new()
                 self._dress(live)
                 with durable_file(record) as sink:
                     sink.write(_identity(new).encode())
-                self._put(self.new, kept, say)
+                self._put(self.new, kept, say, may_replace=self.plan.may_replace)
             # Killed before its end: a second name of what is live.
             self.new.unlink(missing_ok=True)
             fsync_folder(self.path.parent)
@@ -232,6 +232,26 @@ class SqliteRestorer(Restorer):
         if before is not None:
             return not _same(before, live)
         return record.is_file() and record.read_text() == _identity(live)
+
+    def swapped(self, stamp: str, scratch: Path) -> tuple[bool, Kept | None]:
+        """See the contract."""
+        kept = self._beside("before", stamp)
+        with self._explained("look at"):
+            new, live = _status(self.new), _status(self.path)
+            done = (
+                _same(new, live) if new is not None else self._has_been_swapped(live, kept, scratch / _RECORD)
+            )
+            if not done and new is None and live is not None:
+                # Where nothing was to be replaced, and the folder that would know is gone.
+                done = not self.plan.may_replace and not scratch.exists()
+            return done, _kept(kept) if done and kept.exists() else None
+
+    def _unapproved(self) -> RefusedError:
+        return RefusedError(
+            f"unable to restore into {self.path}: there is a file already: it is there now, "
+            "which nobody has approved to replace",
+            "ask for the restore again, or move it away; nothing has been changed",
+        )
 
     def undo(self, kept: Kept, stamp: str, say: Callable[[str], None]) -> Kept:
         """See the contract. Where nothing is live any more, what it gives has no name on the disk, and no bytes."""
@@ -291,7 +311,9 @@ class SqliteRestorer(Restorer):
             raise RefusedError(f"unable to use {path}: it is nothing that a restore of {self.path} kept")
         return path
 
-    def _put(self, incoming: Path, kept: Path, say: Callable[[str], None]) -> None:
+    def _put(
+        self, incoming: Path, kept: Path, say: Callable[[str], None], *, may_replace: bool = True
+    ) -> None:
         """Put `incoming` into the live file's place, and keep that as `kept`."""
         if _status(self.path) is None:
             self._wait_for_nobody(self.path)
@@ -299,6 +321,8 @@ class SqliteRestorer(Restorer):
             os.link(incoming, self.path)
             incoming.unlink()
             return
+        if not may_replace:
+            raise self._unapproved()
         for _ in range(TRIES):
             self._wait_for_nobody(self.path)
             self._wait_for_nobody(incoming)

@@ -72,11 +72,9 @@ def path_in(url: str, base: Path) -> Path:
 def address_in(url: str, base: Path) -> str:
     """Where a connection string leads, in one spelling: `sqlite:////absolute/shop.db`.
 
-    Links among the folders are followed. One in the file's own place is not: it is the name that stays the same.
+    Links are followed to their end, one in the file's own place included: what it leads to is what a restore replaces.
     """
-    path = path_in(url, base)
-    whole = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - realpath stands loops of links
-    return "sqlite:///" + _quoted(whole, "%?")
+    return "sqlite:///" + _quoted(os.path.realpath(path_in(url, base)), "%?")
 
 
 def public_url(url: str) -> str:

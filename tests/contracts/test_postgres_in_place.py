@@ -237,7 +237,10 @@ def test_what_is_not_the_backup_takes_everything_back(one_shop: Shop) -> None:
         assert one_shop.cluster.sessions("larder") == 0
         assert one_shop.rows() == one_shop.damaged[0]
     one_shop.content = whole
-    assert one_shop.swap(one_shop.restorer()) is None
+    made = one_shop.restorer()
+    assert made.swapped("", whole.scratch) == (False, None)
+    assert one_shop.swap(made) is None
+    assert made.swapped("", whole.scratch) == (True, None)
     assert one_shop.rows() == one_shop.before[0]
 
 

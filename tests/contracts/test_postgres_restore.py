@@ -33,7 +33,14 @@ from larder.databases import (
     sibling,
 )
 from larder.databases._postgres_restore import PostgresRestorer
-from larder.errors import ConfigurationError, ExhaustedError, IntegrityError, LarderError, UnreachableError
+from larder.errors import (
+    ConfigurationError,
+    ExhaustedError,
+    IntegrityError,
+    LarderError,
+    RefusedError,
+    UnreachableError,
+)
 from larder.progress import Progress
 from larder.restoring import Content, Plan, Source
 from tests.dumps import BINARIES, dumped, filled, role, wait_for
@@ -605,6 +612,146 @@ def test_names_are_cut_where_they_have_to_be() -> None:
     assert long != _postgres_target.beside("ü" * 31 + "x", f"__before_{STAMP}")
 
 
+#: What makes a superuser of `{role}` once a superuser calls it.
+TRAP = """
+    CREATE SCHEMA evil;
+    CREATE FUNCTION evil.spring() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+        BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        THEN EXECUTE 'ALTER ROLE {role} SUPERUSER'; END IF;
+        RETURN 1; END $$;
+    CREATE FUNCTION public.format(text, name, name) RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM evil.spring(); RETURN pg_catalog.format($1, $2, $3); END $$;
+    CREATE FUNCTION evil.pg_has_role(oid, text) RETURNS bool LANGUAGE sql AS 'SELECT evil.spring() = 1';
+    CREATE FUNCTION evil.ten(int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT 10::int8';
+    CREATE AGGREGATE evil.count(*) (sfunc = evil.ten, stype = int8, initcond = '0');
+    CREATE TABLE evil.orders AS SELECT 1 AS a;
+    CREATE VIEW evil.fine AS SELECT evil.spring() = 1 AS fine;
+    ALTER DATABASE {name} SET search_path = evil, pg_catalog, public;
+"""
+
+
+def test_nobodys_functions_run_as_us(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(16)
+    with role(cluster) as mallory, cluster.database(f"trap_{uuid.uuid4().hex[:8]}") as name:
+        cluster.execute(f"ALTER DATABASE {name} OWNER TO {mallory}")
+        with psycopg.connect(cluster.socket_url(name, mallory), autocommit=True) as connection:
+            connection.execute(TRAP.format(role=mallory, name=name).encode())
+
+        def is_superuser() -> bool:
+            with cluster.connect() as connection:
+                row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = %s", [mallory])
+                return bool((row.fetchone() or (False,))[0])
+
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        assert content.source.fingerprint["tables"] == {"evil.orders": {"rows": 1}}
+        assert not is_superuser()
+        # Checks have the database's own path, and the rights of its owner.
+        checks = ("SELECT fine FROM fine", "SELECT a = 1 FROM orders", f"SELECT current_user = '{mallory}'")
+        with restored(cluster, restorer(cluster.url(name), checks=checks)) as made:
+            assert made.refusals(content.source, made.look()) == []
+            load(made, content)
+            assert made.examine(content, Progress()) == []
+            assert made.swap(content, STAMP, Progress(), quiet) is not None
+            assert not is_superuser()
+        settings = DatabaseSettings(
+            name="shop", url=SecretStr(cluster.url(name)), postgres_bin=BINARIES, checks=checks
+        )
+        in_place = open_restorer(settings, Plan(uuid.uuid4().hex[:12], "in-place"))
+        assert in_place.refusals(content.source, in_place.look()) == []
+        in_place.load(content, Progress(), quiet)
+        in_place.swap(content, STAMP, Progress(), quiet)
+        assert not is_superuser()
+        with cluster.connect(name) as connection:
+            assert connection.execute("SHOW search_path").fetchone() == ("evil, pg_catalog, public",)
+
+
+def test_where_public_was_dropped(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(18)
+    with filled(
+        cluster, "DROP SCHEMA public; CREATE SCHEMA own; CREATE TABLE own.t AS SELECT 1 AS a"
+    ) as name:
+        cluster.execute(f'ALTER DATABASE "{name}" SET search_path = own')
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        checks = ("SELECT a = 1 FROM t",)
+        with restored(cluster, restorer(cluster.url(name), checks=checks)) as made:
+            load(made, content)
+            assert made.examine(content, Progress()) == []
+            assert made.swap(content, STAMP, Progress(), quiet) is not None
+
+
+def test_what_nobody_approved_to_replace_stays(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(16)
+    target = f"fresh_{uuid.uuid4().hex[:8]}"
+    with filled(cluster, "CREATE TABLE t AS SELECT 1 AS a") as name:
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        for mode, plan in (("new", {}), ("swap", {"replaces": False})):
+            with restored(cluster, restorer(cluster.url(target), mode, plan)) as made:
+                load(made, content)
+                with cluster.database(target):
+                    with pytest.raises(RefusedError, match="which nobody has approved to replace"):
+                        made.swap(content, STAMP, Progress(), quiet)
+                    assert made.swapped(STAMP, content.scratch) == (False, None)
+                try:
+                    for _ in range(2):
+                        assert made.swap(content, STAMP, Progress(), quiet) is None
+                        assert made.swapped(STAMP, content.scratch) == (True, None)
+                    # By names, once the folder is gone; another plan would have kept something.
+                    assert made.swapped(STAMP, tmp_path / "gone") == (True, None)
+                finally:
+                    cluster.dropdb(target)
+
+
+def test_whether_a_swap_was_made_is_told_afresh(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters.get(16)
+    gone = tmp_path / "gone"
+    with filled(cluster, "CREATE TABLE t AS SELECT 1 AS a") as name:
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        with restored(cluster, restorer(cluster.url(name))) as made:
+
+            def told() -> list[tuple[bool, object]]:
+                return [made.swapped(STAMP, scratch) for scratch in (content.scratch, gone)]
+
+            assert told() == [(False, None)] * 2
+            load(made, content)
+            assert told() == [(False, None)] * 2
+            kept = made.swap(content, STAMP, Progress(), quiet)
+            assert kept is not None
+            assert told() == [(True, kept)] * 2
+            undone = made.undo(kept, "20270101_000000", quiet)
+            assert told() == [(False, None)] * 2
+            made.undo(undone, STAMP, quiet)
+            assert made.drop_kept(replace(kept, name=f"{name}__undone_{STAMP}"))
+            assert told() == [(True, None), (False, None)]
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://u@db.example/shop", "postgresql://db.example:5432/shop"),
+        (
+            "postgresql://u@db.example/shop?hostaddr=10.0.0.9",
+            "postgresql://db.example:5432/shop?hostaddr=10.0.0.9",
+        ),
+        ("hostaddr=10.0.0.9 dbname=shop", "postgresql://10.0.0.9:5432/shop"),
+        ("postgresql:///shop?service=x", "postgresql:///shop?service=x"),
+        (
+            "postgresql:///shop?service=x&hostaddr=::1&port=7",
+            "postgresql:///shop?hostaddr=::1&service=x&port=7",
+        ),
+        ("postgresql://u@h/shop?service=x", "postgresql://h:5432/shop?service=x"),
+    ],
+)
+def test_an_address_is_where_libpq_connects_to(
+    url: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"):
+        monkeypatch.delenv(word, raising=False)
+    assert address_in(url, Path("/")) == address
+    monkeypatch.setenv("PGHOSTADDR", "10.6.6.6")
+    assert ("10.6.6.6" in address_in(url, Path("/"))) == ("hostaddr" not in url)
+
+
 @pytest.mark.parametrize(
     ("url", "address", "other"),
     [
@@ -631,7 +778,7 @@ def test_names_are_cut_where_they_have_to_be() -> None:
 def test_addresses_and_siblings(
     url: str, address: str | None, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for word in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"):
+    for word in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"):
         monkeypatch.delenv(word, raising=False)
     if address is not None:
         assert address_in(url, Path("/")) == address

@@ -310,10 +310,12 @@ def test_schemas_of_their_own_in_the_live_database(clusters: Clusters, version: 
         assert isinstance(made, PostgresSchema)
         found.load(made)
         assert found.rows() == before
+        assert made.swapped(STAMP, found.content.scratch) == (False, None)
         with cluster.connect(found.name) as busy, busy.transaction():
             # Nobody's lock is in the way.
             busy.execute('LOCK "Lïnes", customers, parts, "Order" IN ACCESS EXCLUSIVE MODE')
             found.swap(made)
+        assert made.swapped(STAMP, found.content.scratch) == (True, None)
         now = found.rows()
         new = f"public_restored_{STAMP}"
         assert {name: rows for name, rows in now.items() if "_restored_" not in name} == before

@@ -221,6 +221,27 @@ def test_undone_and_let_go(place: Place) -> None:
         place.exchange()
 
 
+def test_a_template_is_let_go_as_well(one_place: Place) -> None:
+    place = one_place
+    place.cluster.execute(f'ALTER DATABASE "{place.live}" IS_TEMPLATE true')
+    kept = place.exchange()
+    assert kept is not None
+    place.cluster.execute(f'ALTER DATABASE "{place.live}" IS_TEMPLATE false')
+    assert drop(place.connect, kept)
+    assert place.names() == {""}
+
+
+def test_what_cannot_be_confirmed_is_done(one_place: Place) -> None:
+    place = one_place
+    move = swapping._Move(place.live, place.new, 1, place.kept, None)
+    with place.cluster.connect() as connection:
+        swapping._arrive(connection, move, place.said.append)
+        gone = swapping._Move(f"{place.live}_gone", place.new, 1, place.kept, None)
+        swapping._arrive(connection, gone, place.said.append)
+    assert "leads to another database" in place.said[0]
+    assert "does not exist" in place.said[1]
+
+
 def test_another_database_of_that_name_stays(one_place: Place) -> None:
     place = one_place
     kept = place.exchange()

@@ -83,7 +83,8 @@ def content(folder: Path, path: Path | None = None, **changed: Any) -> Content:
 
 def restorer(path: Path | str, mode: Any = "swap", **options: Any) -> Restorer:
     url = path if isinstance(path, str) else f"sqlite:///{path}"
-    plan = Plan(ID, mode, **{key: options.pop(key) for key in ("create_roles", "tables") if key in options})
+    keys = ("create_roles", "tables", "replaces")
+    plan = Plan(ID, mode, **{key: options.pop(key) for key in keys if key in options})
     settings = DatabaseSettings(name="shop", url=SecretStr(url), base=Path("/nonexistent"), **options)
     return open_restorer(settings, plan)
 
@@ -523,6 +524,38 @@ def test_a_file_that_exists_is_never_replaced_by_a_new_one(live: Path, tmp_path:
     assert beside(live) == set()
 
 
+def test_what_nobody_approved_to_replace_stays(tmp_path: Path) -> None:
+    live, backup = tmp_path / "shop.db", content(tmp_path)
+    made = restorer(live, replaces=False)
+    load(made, backup)
+    make(live, OLD)
+    with pytest.raises(RefusedError, match="nobody has approved to replace"):
+        swap(made, backup)
+    assert made.swapped("T1", backup.scratch) == (False, None)
+    assert rows(live) == OLD
+    live.unlink()
+    for _ in range(2):
+        assert swap(made, backup) is None
+        assert made.swapped("T1", backup.scratch) == (True, None)
+    assert made.swapped("T1", tmp_path / "gone") == (True, None)
+
+
+def test_whether_a_swap_was_made_is_told_afresh(live: Path, tmp_path: Path) -> None:
+    backup, made = content(tmp_path), restorer(live)
+
+    def told() -> list[tuple[bool, Kept | None]]:
+        return [made.swapped("T1", scratch) for scratch in (backup.scratch, tmp_path / "gone")]
+
+    assert told() == [(False, None)] * 2
+    load(made, backup)
+    assert told() == [(False, None)] * 2
+    kept = swap(made, backup)
+    assert kept is not None
+    assert told() == [(True, kept)] * 2
+    made.undo(kept, "T2", lambda _line: None)
+    assert told() == [(False, None)] * 2
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_one_who_opens_the_file_at_the_last_moment_turns_the_swap_back(live: Path, tmp_path: Path) -> None:
     backup, made = content(tmp_path), restorer(live)
@@ -809,7 +842,11 @@ def test_addresses_are_one_spelling_of_one_place(tmp_path: Path) -> None:
         "sqlite:///real/shop.db",
     ):
         assert databases.address_in(url, tmp_path) == f"sqlite:///{where}/real/shop.db"
-    assert databases.address_in("file:real/link.db", tmp_path).endswith("/real/link.db")
+    # What a link leads to is what is replaced.
+    assert databases.address_in("file:real/link.db", tmp_path) == f"sqlite:///{where}/real/shop.db"
+    (tmp_path / "real" / "link.db").unlink()
+    (tmp_path / "real" / "link.db").symlink_to("other.db")
+    assert databases.address_in("file:real/link.db", tmp_path) == f"sqlite:///{where}/real/other.db"
     odd = databases.address_in("file:%3F%0A shöp%.db", tmp_path)
     make(tmp_path / "?\n shöp%.db", 1)
     assert databases.address_in("file:%3F%0A shöp%25.db", tmp_path) == f"sqlite:///{where}/%3F%0A shöp%25.db"
