@@ -66,8 +66,8 @@ def into_of(
 ) -> Into:
     """What a request says of its target.
 
-    `replaces` is the size in bytes of what is there, None where nothing is. `host` is where this is asked: a file's name,
-    or a loopback address, belongs to that host.
+    `replaces` is the size in bytes of what is there, None where nothing is. `host` is where this is asked: a file's
+    name, or a loopback address, belongs to that host.
     """
     configured = is_configured(settings, target)
     url = None if configured else databases.public_url(target.url.get_secret_value())

@@ -54,6 +54,9 @@ def route(
         return None
     run_id = args[0] if args else (kwargs or {}).get("run_id", "")
     try:
+        if not isinstance(run_id, str) or not run_id.isascii():
+            # No run's: whoever takes it refuses it.
+            return {"queue": DEFAULT_QUEUE}
         run = context.ledger().runs.get(run_id)
     except NotFoundError:
         return {"queue": DEFAULT_QUEUE}

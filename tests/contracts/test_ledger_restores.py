@@ -242,6 +242,8 @@ def test_what_a_swap_keeps_is_written_with_its_commit(ledger: Ledger) -> None:
 def test_an_undo_ends_what_it_takes_back(ledger: Ledger) -> None:
     document = a_request(ledger)
     run = present(ledger, document, places=None)
+    until = datetime.now(UTC) + timedelta(days=7)
+    ledger.requests.record_swap(ledger.requests.get(document.request), KEPT, until)
     ledger.runs.abandon(run.id, LarderError("over"))
     ledger.requests.finish(ledger.requests.get(document.request))
     back = replace(document, request=secrets.token_hex(6))
