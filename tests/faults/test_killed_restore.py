@@ -26,7 +26,7 @@ from tests.servers import SAMPLE, Cluster, Clusters, contents
 TIMES = int(os.environ.get("LARDER_TEST_KILLS", "20"))
 
 #: Seconds within which such a kill falls; a restore takes about as long.
-SPAN = 6.0
+SPAN = 1.6
 
 SEED = os.environ.get("LARDER_TEST_SEED") or str(random.SystemRandom().randrange(1 << 32))
 
