@@ -312,7 +312,8 @@ def test_a_store_that_refuses_is_told_and_the_rest_goes_on(house: House) -> None
     assert done.returncode == 6
     assert "unable to delete 1 of 2 backups from local: unable to delete " in done.stderr
     assert json.loads(done.stdout)[0]["deleted"] == [first, second]
-    third, fourth = age(house, [60, 50])
+    # Of other days: commands are done within a second, and names hold seconds.
+    third, fourth = age(house, [61, 51])
     obstruct(house, third)
     document = back_up(house)
     (warning,) = document["warnings"]
