@@ -202,7 +202,7 @@ def _on_this_machine(begin: Callable[[], Run]) -> Run:
     with embedded(context.settings(), concurrency=min(2, os.cpu_count() or 1)) as stack:
         begun = _sent(begin)
         try:
-            with interruptible("nothing was replaced; it takes a new request"):
+            with interruptible("larder restore list says how it ended; to do it again takes a new request"):
                 (ended,) = follow(context.ledger(), [begun.id], stack.raise_if_dead)
         except BaseException as error:
             run = context.ledger().runs.get(begun.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from larder.config import load
 from larder.errors import LarderError
 from larder.restore_plan import Wish
 from larder.restore_request import RestoreRequest
-from larder.restoring import MODES
+from larder.restoring import MODES, Mode
 from tasks import context
 
 
@@ -32,7 +33,7 @@ def _restore() -> None:
 
 
 def _wish(function: Callable[..., int]) -> Callable[..., int]:
-    """The arguments that say what is wanted, for `plan` and `request` alike."""
+    """Give a command the arguments that say what is wanted, and its function a `Wish` of them."""
     options: list[Callable[[Any], Any]] = [
         click.argument("backup_id", metavar="BACKUP"),
         click.option(
@@ -59,36 +60,29 @@ def _wish(function: Callable[..., int]) -> Callable[..., int]:
             help="For a database that is too broken to be backed up before.",
         ),
     ]
+
+    @functools.wraps(function)
+    def wishing(
+        *,
+        into: str,
+        mode: Mode,
+        tables: tuple[str, ...],
+        schemas: tuple[str, ...],
+        create_roles: bool,
+        no_safety_backup: bool,
+        **others: Any,
+    ) -> int:
+        return function(wish=Wish(into, mode, not no_safety_backup, create_roles, tables, schemas), **others)
+
+    made: Callable[..., int] = wishing
     for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def _wished(
-    into: str,
-    mode: Any,
-    tables: tuple[str, ...],
-    schemas: tuple[str, ...],
-    *,
-    create_roles: bool,
-    no_safety: bool,
-) -> Wish:
-    return Wish(into, mode, not no_safety, create_roles, tables, schemas)
+        made = option(made)
+    return made
 
 
 @command("plan", _restore)
 @_wish
-def _plan(
-    backup_id: str,
-    *,
-    into: str,
-    mode: str,
-    tables: tuple[str, ...],
-    schemas: tuple[str, ...],
-    create_roles: bool,
-    no_safety_backup: bool,
-    as_json: bool,
-) -> int:
+def _plan(backup_id: str, *, wish: Wish, as_json: bool) -> int:
     """Show what a restore would do, with sizes, time, and every reason why it would be refused.
 
     Nothing is touched, and no approval is needed. BACKUP is DB/20251016_020000 or DB/latest. Exits as the first refusal
@@ -99,7 +93,6 @@ def _plan(
       larder restore plan shop/latest --into shop
       larder restore plan shop/20251016_020000 --into shop_copy --mode new
     """
-    wish = _wished(into, mode, tables, schemas, create_roles=create_roles, no_safety=no_safety_backup)
     return restore.plan(backup_id, wish, as_json=as_json)
 
 
@@ -112,19 +105,7 @@ def _plan(
     help="Why; the approver reads it, and the audit trail keeps it.",
 )
 @click.option("--requester", metavar="NAME", help="Who asks; by default whoever is logged in.")
-def _request(
-    backup_id: str,
-    *,
-    into: str,
-    mode: str,
-    tables: tuple[str, ...],
-    schemas: tuple[str, ...],
-    create_roles: bool,
-    no_safety_backup: bool,
-    reason: str,
-    requester: str | None,
-    as_json: bool,
-) -> int:
+def _request(backup_id: str, *, wish: Wish, reason: str, requester: str | None, as_json: bool) -> int:
     """Ask for a restore. It waits for somebody else to approve it.
 
     Prints the request's id; with --json the whole document, which an approver needs and nothing else.
@@ -134,7 +115,6 @@ def _request(
       larder restore request shop/latest --into shop --reason "orders of today are gone"
       larder restore request shop/latest --into shop --reason "…" --json > request.json
     """
-    wish = _wished(into, mode, tables, schemas, create_roles=create_roles, no_safety=no_safety_backup)
     return restore.request(backup_id, wish, reason, requester, as_json=as_json)
 
 

@@ -60,10 +60,14 @@ class Outline:
 
     def raise_if_refused(self) -> None:
         """Raise the first refusal, with all others in its message."""
-        if self.refusals:
-            hints = dict.fromkeys(reason.hint for reason in self.refusals if reason.hint)
-            text = "; ".join(reason.message for reason in self.refusals)
-            raise type(self.refusals[0])(text, "; ".join(hints))
+        raise_all(self.refusals)
+
+
+def raise_all(reasons: Sequence[LarderError]) -> None:
+    """Raise one error that has every reason in it: whoever mends one shall not meet the next an hour later."""
+    if reasons:
+        hints = dict.fromkeys(reason.hint for reason in reasons if reason.hint)
+        raise type(reasons[0])("; ".join(reason.message for reason in reasons), "; ".join(hints))
 
 
 def outline(settings: Settings, shelved: Shelved, wish: Wish) -> Outline:

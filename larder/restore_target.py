@@ -13,9 +13,11 @@ from pydantic import SecretStr
 
 from larder import databases
 from larder.config import DatabaseSettings, Settings
+from larder.databases import open_restorer
 from larder.errors import ConfigurationError, LarderError, NotAuthorisedError, NotFoundError
-from larder.restore_request import Into
-from larder.restoring import Mode
+from larder.naming import parse_backup_id
+from larder.restore_request import Into, RestoreRequest
+from larder.restoring import Mode, Restorer
 
 #: How addresses begin that mean another place on every host: files, sockets, loopback.
 _OF_ONE_HOST = (
@@ -76,11 +78,17 @@ def into_of(
     return Into(target.name if configured else None, address, description, replaces, url, of_host)
 
 
-def settings_for(settings: Settings, into: Into, source: str) -> DatabaseSettings:
+def restorer_for(settings: Settings, document: RestoreRequest) -> Restorer:
+    """What carries a request out, on the worker that restores; raises what `settings_for` does."""
+    return open_restorer(settings_for(settings, document), document.plan)
+
+
+def settings_for(settings: Settings, document: RestoreRequest) -> DatabaseSettings:
     """The settings of what was approved, on the worker that restores into it.
 
     Raises `NotAuthorisedError` where the configuration leads to another place now.
     """
+    into, source = document.into, parse_backup_id(document.wanted.backup)[0]
     if into.database is not None:
         try:
             target = settings.database(into.database)

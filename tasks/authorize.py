@@ -35,7 +35,7 @@ def authorize(work: Work) -> None:
         raise
     what = f"Undo of restore {request.undoes} in" if request.undoes else f"Restore of {request.backup} into"
     work.say(f"{what} {target.description}, {approver}")
-    if target.size is not None and request.document.mode in ("swap", "in-place"):
+    if target.size is not None and request.document.replacing:
         work.say(f"It replaces what is there now: {human_size(target.size)}")
 
 

@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from larder.errors import IntegrityError, LarderError
+from larder.errors import IntegrityError
 from larder.manifest import Content as Raw
 from larder.manifest import Manifest
 from larder.progress import human_size
-from larder.restore_plan import source_of
+from larder.restore_plan import raise_all, source_of
 from larder.streams import CHUNK, Hashed, HashedReader, digest, fsync_folder, pour
 from tasks.restoration import UNPACKED, Fetched, manifest_of, opened, restoration
 from tasks.step import Work, step
@@ -22,7 +22,7 @@ def check(work: Work) -> None:
     """Decode the artifact to its end, unpack what is a folder, and ask the target whether it can take it."""
     found = restoration(work)
     manifest = manifest_of(work)
-    _raise_refusals(found.restorer.refusals(source_of(manifest), found.restorer.look()))
+    raise_all(found.restorer.refusals(source_of(manifest), found.restorer.look()))
     fetched = work.spool.result("fetch", Fetched)
     artifact = work.spool.path("fetch") / fetched.artifact
 
@@ -36,15 +36,6 @@ def check(work: Work) -> None:
     made = work.spool.once("check", work.lease.attempt, Raw, make)
     _compare(made, manifest)
     work.say(f"Backup verified: decoded to {human_size(made.size)} with the manifest's own SHA-256")
-
-
-def _raise_refusals(reasons: list[LarderError]) -> None:
-    """Raise one error that has every reason in it: whoever mends one shall not meet the next an hour later."""
-    if not reasons:
-        return
-    first = reasons[0]
-    hints = [reason.hint for reason in reasons if reason.hint]
-    raise type(first)("; ".join(reason.message for reason in reasons), "; ".join(hints))
 
 
 def _unpack(plain: BinaryIO, folder: Path, work: Work) -> Hashed:

@@ -11,7 +11,6 @@ from larder.databases import Dump, open_database
 from larder.encoding import encoding_of
 from larder.errors import NotFoundError
 from larder.ledger import Ledger
-from larder.ledger.leases import LAST_STEP
 from larder.spool import Spool, run_folders
 from tasks import context
 from tasks.step import Work, step
@@ -59,9 +58,11 @@ def _is_over(ledger: Ledger, folder: Path) -> bool:
         # The id of a run is plain; another name would be one that no ledger can be asked for.
         if folder.name.isascii():
             run = ledger.runs.get(folder.name)
-            return run.over and (
-                run.kind == "backup" or run.step_named(LAST_STEP).state in ("done", "failed")
-            )
+            if run.kind == "backup" or not run.over:
+                return run.over
+            # What a restore notes there may still have to tell of its exchange.
+            request = ledger.requests.of_run(run.id)
+            return request.state != "running" and not request.swapping
     except NotFoundError:
         pass
     return time.time() - _last_change(folder) > STRAY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from larder.errors import IntegrityError
-from tasks.restoration import content_of, restoration
+from tasks.restoration import compared, content_of, restoration
 from tasks.step import Work, step
 
 #: How many differences a message names.
@@ -23,6 +23,4 @@ def examine(work: Work) -> None:
             "nothing was replaced; restore an earlier backup (larder list), or mend the check that is not true",
         )
     if found.restorer.beside:
-        work.say(
-            "Restored database examined: every table is as the backup's fingerprint says, every check is true"
-        )
+        work.say(f"Restored database examined: {compared(work)}")

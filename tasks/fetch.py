@@ -32,7 +32,7 @@ def fetch(work: Work) -> None:
             try:
                 return _copy(work, store, key, wanted, folder)
             except LarderError as error:
-                work.say(f"No good copy of {wanted.backup} in {store.name}: {error.message}")
+                work.warn(f"No good copy of {wanted.backup} in {store.name}: {error.message}")
                 failures.append(error)
         # One that may answer later is worth another try; a broken one is not.
         raise next((error for error in failures if error.retryable), failures[0])

@@ -13,7 +13,7 @@ from larder.ledger.requests import Request
 from larder.ledger.runs import SWAP, Run
 from larder.stores import open_store
 from tasks import chain, context, swap
-from tasks.closing import remove_leftover, restorer_of
+from tasks.closing import clear_up, empty_spool, restorer_of
 from tasks.step import MAX_TRIES, logger, tell
 
 
@@ -61,7 +61,7 @@ def _settle() -> None:
         run = ledger.runs.get(request.run or "")
         if not run.over:
             continue
-        if run.step_named(LAST_STEP).state not in ("pending", "waiting"):
+        if run.step_named(LAST_STEP).state in ("done", "failed"):
             # Told about, and not closed: somebody has sent that link by itself.
             ledger.requests.finish(request, failed=run.error if run.state == "failed" else None)
         else:
@@ -72,15 +72,18 @@ def _settle() -> None:
 
 
 def _remove_leftovers() -> None:
-    """Remove what a failed restore has built beside its target, where that did not answer before."""
+    """See to what failed restores have left at their targets, where those did not answer before."""
     for request in context.ledger().requests.with_leftovers():
         try:
             if _is_elsewhere(request):
                 continue
-            remove_leftover(request)
-            logger.info("what restore %s had built was removed", request.id)
+            run = context.ledger().runs.get(request.run or "")
+            made, _ = clear_up(request, run)
+            empty_spool(request.id, run)
+            what = "its restored database is live" if made else "nothing of it is beside the live database"
+            logger.info("restore %s failed, and was seen to: %s", request.id, what)
         except LarderError as error:
-            logger.error("what restore %s had built could not be removed: %s", request.id, error.message)
+            logger.error("what restore %s has left could not be seen to: %s", request.id, error.message)
 
 
 def _let_go() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from larder.errors import LarderError
+from larder import notifiers
 from larder.ledger.runs import Run
-from larder.notifiers import Notice, open_notifier
+from larder.notifiers import Notice
 from tasks.step import Work, step, stored
 
 
@@ -14,14 +14,9 @@ def notify(work: Work) -> None:
     failed = work.run.state == "failed"
     notice = _notice(work, failed=failed)
     # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
-    events = {notice.event, *("failure" for link in work.run.uploads if link.state == "failed")}
-    for settings in work.settings.notifiers.values():
-        if not events & set(settings.on):
-            continue
-        try:
-            open_notifier(settings).send(notice)
-        except LarderError as error:
-            work.warn(f"{settings.name} could not be told: {error.message}")
+    events = ["failure" for link in work.run.uploads if link.state == "failed"]
+    for problem in notifiers.tell(work.settings.notifiers.values(), notice, events):
+        work.warn(problem)
     work.spool.remove()
     if not failed:
         work.say("Backup completed successfully!")

@@ -39,24 +39,22 @@ class Restoration:
     request: Request
     target: DatabaseSettings
     restorer: Restorer
-    #: What `examine` compares, in words.
-    compared: str
 
 
 def restoration(work: Work) -> Restoration:
     """The restore that this run carries out; raises `NotAuthorisedError` where its target has moved since."""
     request = work.ledger.requests.of_run(work.run.id)
-    document = request.document
-    target = settings_for(work.settings, document.into, document.wanted.backup.partition("/")[0])
-    counted = (
-        not work.spool.path("fetch").exists() or manifest_of(work).fingerprint.get("row_counts") == "exact"
-    )
-    compared = (
-        "the rows of every table are as in the backup"
-        if counted
-        else "every table is there (rows were not counted)"
-    )
-    return Restoration(request, target, open_restorer(target, document.plan), compared)
+    target = settings_for(work.settings, request.document)
+    return Restoration(request, target, open_restorer(target, request.document.plan))
+
+
+def compared(work: Work) -> str:
+    """What was compared with the backup before it counts, in words."""
+    if restoration(work).request.document.plan.selective:
+        return "the rows of each chosen table are as in the backup; checks were not run"
+    if manifest_of(work).fingerprint.get("row_counts") == "exact":
+        return "the rows of every table are as in the backup, every check is true"
+    return "every table is there, every check is true; the backup has no row counts"
 
 
 def manifest_of(work: Work) -> Manifest:

@@ -9,12 +9,11 @@ from celery import shared_task
 
 from larder import approval
 from larder.config import Settings
-from larder.databases import open_restorer
 from larder.errors import BusyError, LarderError, NotAuthorisedError, NotFoundError
 from larder.ledger.requests import Request
 from larder.ledger.runs import RESTORE_STEPS, SAFETY, Run
 from larder.restore_request import RestoreRequest
-from larder.restore_target import settings_for
+from larder.restore_target import restorer_for
 from tasks import chain, context
 
 #: The links of a restore that takes another back by exchanging names once more.
@@ -63,8 +62,7 @@ def _see_that_it_can_begin(settings: Settings, request: Request) -> None:
 
     A file that is another host's cannot be seen from here; its worker finds out.
     """
-    target = settings_for(settings, request.document.into, request.document.wanted.backup.partition("/")[0])
-    restorer = open_restorer(target, request.document.plan)
+    restorer = restorer_for(settings, request.document)
     found = restorer.look()
     if restorer.local and found.sessions and found.exists:
         raise BusyError(
@@ -100,8 +98,7 @@ def holds(request: Request) -> str:
 def steps_of(settings: Settings, document: RestoreRequest, *, safety: bool) -> tuple[str, ...]:
     """The links of a restore. Where nothing is built beside the live database, `post_restore` comes after the swap."""
     steps = [step for step in RESTORE_STEPS if step != SAFETY or safety]
-    target = settings_for(settings, document.into, document.wanted.backup.partition("/")[0])
-    if not open_restorer(target, document.plan).beside:
+    if not restorer_for(settings, document).beside:
         steps.remove("migrate")
         steps.insert(steps.index("swap") + 1, "migrate")
     return tuple(steps)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from larder.errors import BusyError, HeldError, NotAuthorisedError
 from larder.restoring import Kept
-from tasks.restoration import Restoration, content_of, restoration
+from tasks.restoration import Restoration, compared, content_of, restoration
 from tasks.step import Work, step
 
 #: A server that is lost at the very commit has to be asked, once it is back, whether it was made: for some minutes.
@@ -49,7 +49,7 @@ def _exchange(work: Work, found: Restoration) -> Kept | None:
     work.progress.restart()
     kept = found.restorer.swap(content_of(work), work.run.stamp, work.progress, work.say)
     if not found.restorer.beside:
-        work.say(f"Contents examined before the commit: {found.compared}, every check is true")
+        work.say(f"Contents examined before the commit: {compared(work)}")
     return kept
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from larder.databases import open_restorer
 from larder.ledger.requests import Request
 from larder.ledger.runs import Run
 from larder.restore_request import RestoreRequest
-from larder.restore_target import settings_for
+from larder.restore_target import restorer_for
 from tasks import context
 from tasks.restore import UNDO_STEPS, holds, safety_places, send, steps_of
 
@@ -17,10 +16,9 @@ def start(before: Request, document: RestoreRequest, by: str) -> Run:
     Raises `BusyError`, and `UnreachableError` when the broker does not take the chain.
     """
     settings, requests = context.settings(), context.ledger().requests
-    target = settings_for(settings, document.into, document.wanted.backup.partition("/")[0])
     places = None
     steps: tuple[str, ...] = UNDO_STEPS
-    if not open_restorer(target, document.plan).beside:
+    if not restorer_for(settings, document).beside:
         # Nothing was kept beside: the safety backup is restored, after a backup of what is there now.
         places = safety_places(settings, document)
         steps = tuple(step for step in steps_of(settings, document, safety=True) if step != "migrate")

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from celery import Task, shared_task
 
-from larder import shelf, verification
+from larder import notifiers, shelf, verification
 from larder.config import Settings
 from larder.errors import IntegrityError, LarderError, UnreachableError
 from larder.ledger import Ledger
-from larder.notifiers import Notice, open_notifier
+from larder.notifiers import Notice
 from larder.progress import Progress, Report, human_size
 from larder.schedule import latest_slot
 from larder.shelf import Shelf
@@ -134,10 +134,5 @@ def _tell(settings: Settings, whose: str, problems: Iterable[str]) -> None:
         hint=_HINT,
         about="verification",
     )
-    for notifier in settings.notifiers.values():
-        if notice.event not in notifier.on:
-            continue
-        try:
-            open_notifier(notifier).send(notice)
-        except LarderError as error:
-            logger.error("%s could not be told: %s", notifier.name, error.message)
+    for problem in notifiers.tell(settings.notifiers.values(), notice):
+        logger.error("%s", problem)

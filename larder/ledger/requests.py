@@ -137,8 +137,9 @@ class Requests:
         return self._load(tables.requests.c.state == state)
 
     def with_leftovers(self) -> list[Request]:
-        """Those that are over, and whose half-built database may be there still."""
-        return self._load(tables.requests.c.leftover, tables.requests.c.state.not_in(["pending", "running"]))
+        """Those that are over, and whose half-built database may be there still, or an exchange that nobody noted."""
+        unsettled = sa.or_(tables.requests.c.leftover, tables.requests.c.swapping)
+        return self._load(unsettled, tables.requests.c.state.not_in(["pending", "running"]))
 
     def no_longer_kept(self, now: datetime) -> list[Request]:
         """Those whose time to be undone is over, and whose replaced database is there still."""
@@ -285,6 +286,10 @@ class Requests:
     def begin_swap(self, request_id: str) -> None:
         """Note that from now on the exchange may have been made, whatever becomes of who makes it."""
         self._change(request_id, swapping=True)
+
+    def note_no_swap(self, request_id: str) -> None:
+        """Note that the target was asked, and the exchange was not made."""
+        self._change(request_id, swapping=False)
 
     def note_safety(self, request_id: str, backup: str) -> None:
         """Note which backup the safety backup is."""

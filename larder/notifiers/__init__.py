@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from larder.errors import ConfigurationError
+from larder.errors import ConfigurationError, LarderError
 
 if TYPE_CHECKING:
     from larder.config import NotifierSettings
@@ -60,6 +61,20 @@ class Notifier(ABC):
     @abstractmethod
     def send(self, notice: Notice) -> None:
         """Tell about one run."""
+
+
+def tell(places: Iterable[NotifierSettings], notice: Notice, events: Iterable[str] = ()) -> Iterator[str]:
+    """Send a notice to whoever wants to hear of its event, or of one of `events`; gives what went wrong, a line each.
+
+    Nobody who cannot be told keeps the others from being told.
+    """
+    wanted = {notice.event, *events}
+    for place in places:
+        if wanted & set(place.on):
+            try:
+                open_notifier(place).send(notice)
+            except LarderError as error:
+                yield f"{place.name} could not be told: {error.message}"
 
 
 def words() -> list[str]:

@@ -18,8 +18,9 @@ from larder.ledger import Ledger, open_ledger, tables
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import RESTORE_STEPS, SAFETY_STEPS, Run
 from larder.manifest_fields import TIME
-from larder.restore_request import Into, RestoreRequest, Wanted
+from larder.restore_request import RestoreRequest
 from larder.restoring import Kept
+from tests.approvals import REQUEST
 
 NOW = datetime.now(UTC)
 KEPT = Kept("shop__before_20251016_030000", "16385", 1000)
@@ -37,33 +38,12 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def a_request(ledger: Ledger, **changes: object) -> RestoreRequest:
-    document = RestoreRequest(
+    document = replace(
+        REQUEST,
         request=secrets.token_hex(6),
-        wanted=Wanted(
-            backup="shop/20251016_020000",
-            engine="postgres",
-            created="2025-10-16T02:00:00Z",
-            artifact="backup_postgres_20251016_020000.sql.gz",
-            size=10,
-            sha256="a" * 64,
-            raw_size=100,
-            manifest="b" * 64,
-            proof="stored",
-        ),
-        into=Into("shop", "postgresql://db:5432/shop", "PostgreSQL 16.4 at db:5432/shop", 1000, None, None),
-        mode="swap",
-        safety_backup=True,
-        keep_replaced=604800,
-        create_roles=False,
-        tables=(),
-        schemas=(),
-        warnings=(),
-        reason="orders are gone",
-        requester="bob",
-        account="bob@web1",
+        wanted=replace(REQUEST.wanted, backup="shop/20251016_020000"),
         requested=NOW.strftime(TIME),
         expires=(NOW + timedelta(hours=1)).strftime(TIME),
-        token_life=900,
     )
     document = replace(document, **changes)  # type: ignore[arg-type]
     ledger.requests.create(document, "shop")

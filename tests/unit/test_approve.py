@@ -16,8 +16,8 @@ from larder.approval import verify
 from larder.approver_keys import create, public_key_of
 from larder.errors import ConfigurationError, IntegrityError, LarderError, NotAuthorisedError, NotFoundError
 from larder.manifest_fields import TIME
-from larder.restore_request import Into, RestoreRequest, Wanted
-from tests import terminals
+from larder.restore_request import RestoreRequest
+from tests import approvals, terminals
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -26,40 +26,15 @@ def ago(**span: float) -> str:
     return (NOW - timedelta(**span)).strftime(TIME)
 
 
-REQUEST = RestoreRequest(
-    request="0123456789ab",
-    wanted=Wanted(
-        backup="shop/20251019_020000",
-        engine="postgres",
-        created=ago(hours=5),
-        artifact="backup_postgres_20251019_020000.sql.gz",
-        size=1_200_000_000,
-        sha256="5" * 64,
-        raw_size=9_000_000_000,
-        manifest="6" * 64,
-        proof="proven",
+REQUEST = replace(
+    approvals.REQUEST,
+    wanted=replace(
+        approvals.REQUEST.wanted, created=ago(hours=5), size=1_200_000_000, raw_size=9_000_000_000
     ),
-    into=Into(
-        database="shop",
-        address="postgresql://db.example:5432/shop",
-        description="PostgreSQL 16.4 at db.example:5432/shop",
-        replaces=4_300_000_000,
-        url=None,
-        host=None,
-    ),
-    mode="swap",
-    safety_backup=True,
-    keep_replaced=604800,
-    create_roles=False,
-    tables=(),
-    schemas=(),
-    warnings=(),
-    reason="someone dropped orders",
+    into=replace(approvals.REQUEST.into, replaces=4_300_000_000),
     requester="carol",
-    account="carol@web1",
     requested=ago(minutes=10),
     expires=ago(days=-1),
-    token_life=900,
 )
 
 

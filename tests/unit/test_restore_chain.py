@@ -15,7 +15,8 @@ from celery.exceptions import Ignore
 
 from larder import restore_plan, shelf
 from larder.approval import approve
-from larder.errors import LarderError, LeaseLostError, NotAuthorisedError
+from larder.databases._sqlite_restore import SqliteRestorer
+from larder.errors import LarderError, LeaseLostError, NotAuthorisedError, UnreachableError
 from larder.ledger import Ledger, tables
 from larder.ledger.leases import Lease, Leases
 from larder.ledger.requests import Request
@@ -90,9 +91,10 @@ class Stand:
         rotate(run.id)
         backup_notify(run.id)
 
-    def ask(self) -> RestoreRequest:
-        found = shelf.read(context.settings(), self.ledger, context.trust())
-        planned = restore_plan.outline(context.settings(), found.of("shop")[0], Wish("shop", "swap"))
+    def ask(self, backup: str = "") -> RestoreRequest:
+        found = shelf.read(context.settings(), self.ledger, context.trust()).of("shop")
+        one = found[-1] if backup == "shop/latest" else found[0]
+        planned = restore_plan.outline(context.settings(), one, Wish("shop", "swap"))
         document = restore_plan.document_of(
             context.settings(), planned, "a test wants it", "bob", "bob@here", context.host()
         )
@@ -206,6 +208,54 @@ def test_an_exchange_whose_worker_was_lost_is_found_and_can_be_undone(
     assert (found.state, found.undoable, found.kept is not None) == ("failed", True, True)
     assert stand.events(document)[-2:] == ["swapped", "failed"]
     assert len(stand.kept()) == 1
+
+
+def test_an_exchange_that_could_not_be_looked_for_is_looked_for_again(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, run = stand.begin()
+    killed_after_exchange(stand, run, monkeypatch)
+    stand.ledger.runs.abandon(run.id, LarderError("its worker was lost"))
+
+    def away(*_: object) -> None:
+        raise UnreachableError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteRestorer, "swapped", away)
+        notify(run.id)
+        guard.guard()
+    assert (stand.request(document).state, stand.request(document).kept) == ("failed", None)
+    guard.guard()
+    found = stand.request(document)
+    assert (found.undoable, found.swapping, found.leftover) == (True, False, False)
+    assert not (stand.folder / "state" / "spool" / run.id).exists()
+
+
+def test_a_restore_that_is_being_closed_is_left_to_its_own_last_link(stand: Stand) -> None:
+    document, run = stand.begin()
+    stand.go_on(run, "migrate")
+    stand.ledger.runs.abandon(run.id, LarderError("stopped"))
+    assert isinstance(stand.ledger.leases.take(run.id, "notify", context.host()), Lease)
+    guard.guard()
+    assert stand.request(document).state == "running"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", "the rows of every table are as in the backup, every check is true"),
+        ('row_counts = "off"\n', "every table is there, every check is true; the backup has no row counts"),
+    ],
+    ids=["counted", "not counted"],
+)
+def test_what_was_compared_is_what_is_said(stand: Stand, more: str, said: str) -> None:
+    stand.configure(more)
+    stand.fill(NEW)
+    stand.back_up()
+    document = stand.ask("shop/latest")
+    run = restore.start(document.request, approve(document, ALICE).text, "test")
+    stand.go_on(run, "examine")
+    assert f"Restored database examined: {said}" in [line.text for line in stand.ledger.journal.read(run.id)]
 
 
 def test_a_run_that_goes_on_after_its_exchange_says_done(
