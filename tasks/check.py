@@ -12,25 +12,30 @@ from larder.manifest import Content as Raw
 from larder.manifest import Manifest
 from larder.progress import human_size
 from larder.restore_plan import raise_all, source_of
-from larder.streams import CHUNK, Hashed, HashedReader, digest, fsync_folder, pour
-from tasks.restoration import UNPACKED, Fetched, manifest_of, opened, restoration
+from larder.streams import CHUNK, Hashed, HashedReader, fsync_folder, pour
+from tasks.restoration import UNPACKED, Fetched, manifest_of, opened, refusals
 from tasks.step import Work, step
 
 
-@step("check", kind="restore")
+@step("check", "restore", "drill")
 def check(work: Work) -> None:
-    """Decode the artifact to its end, unpack what is a folder, and ask the target whether it can take it."""
-    found = restoration(work)
+    """Ask the target whether it can take the backup, and unpack what is a folder; a stream is decoded by `load`."""
     manifest = manifest_of(work)
-    raise_all(found.restorer.refusals(source_of(manifest), found.restorer.look()))
+    raise_all(refusals(work, source_of(manifest)))
     fetched = work.spool.result("fetch", Fetched)
     artifact = work.spool.path("fetch") / fetched.artifact
+    if manifest.form == "file":
+        # `fetch` knows by their SHA-256 that these bytes were decoded to their end when the backup was made.
+        # `load` does it again, and compares, before anything live is touched; here it shows that they can be read.
+        with closing(opened(artifact, manifest, work.settings.identities)) as plain:
+            plain.read(CHUNK)
+        work.say("Backup can be decoded: its SHA-256 is compared again while it is loaded")
+        return
 
     def make(folder: Path) -> Raw:
         work.progress.restart(manifest.raw.size)
         with closing(opened(artifact, manifest, work.settings.identities)) as plain:
-            folded = manifest.form == "folder"
-            got = _unpack(plain, folder / UNPACKED, work) if folded else digest(plain, work.progress)
+            got = _unpack(plain, folder / UNPACKED, work)
         return Raw(got.size, got.sha256)
 
     made = work.spool.once("check", work.lease.attempt, Raw, make)

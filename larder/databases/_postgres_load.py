@@ -115,11 +115,11 @@ class Script:
         options = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--file=-"]
         # Without context and detail, which quote rows.
         variables = ["ON_ERROR_STOP=1", "VERBOSITY=terse", "SHOW_CONTEXT=never"]
-        self._doing = doing
+        self.doing = doing
         self._argv = [psql, *options, *(f"--set={given}" for given in variables), f"--dbname={conninfo}"]
         self._environment = environment
-        self._stall_seconds = stall_seconds
-        self._moved = moved
+        self.stall_seconds = stall_seconds
+        self.moved = moved
         self._watch = watch
         #: What `before` and `after` have selected so far, a line each row, columns with | between; also after an error.
         self.said = ""
@@ -145,7 +145,7 @@ class Script:
 
         Raises what `explained` says.
         """
-        with explained(self._doing), self._process() as process:
+        with explained(self.doing), self.process() as process:
             output = process.output()
             guard = _GUARD if guarded else ()
             opening = ["\\encoding UTF8", f"{HARDENED};", "BEGIN;", *guard, *before]
@@ -168,13 +168,14 @@ class Script:
         self.committing = False
         return self.said
 
-    def _process(self) -> Process:
+    def process(self) -> Process:
+        """psql, to be fed whatever it shall do, in the transactions that it is told of; errors end it."""
         return Process(
             self._argv,
             self._environment,
-            stall_seconds=self._stall_seconds,
+            stall_seconds=self.stall_seconds,
             input=True,
-            moved=self._moved,
+            moved=self.moved,
             watch=self._watch,
         )
 
@@ -183,7 +184,7 @@ class Script:
             for data in in_one_transaction(stream):
                 process.feed(data)
         except ProcessError as error:
-            if type(_meaning(self._doing, error)) is LarderError:
+            if type(_meaning(self.doing, error)) is LarderError:
                 # SQL that makes no sense may be bytes that have changed: then the rest of the stream says so.
                 for _ in stream:
                     pass
@@ -295,13 +296,18 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def _meaning(doing: str, error: ProcessError) -> LarderError:
-    point = _point(error)
-    message = f"{doing}: {point}" if point else f"{doing}: {error.tool} {error.how}"
+    found = meaning(doing, _point(error) or f"{error.tool} {error.how}")
+    if error.code < 0 and type(found) is LarderError:
+        return UnreachableError(found.message, "see the system's log: was it out of memory?")
+    return found
+
+
+def meaning(doing: str, point: str) -> LarderError:
+    """The error for what a server or program says is wrong, in `point`, which holds nobody's values (`masked`)."""
+    message = f"{doing}: {point}"
     for pattern, kind, hint in _MEANINGS:
         if re.search(pattern, point):
             return kind(message, hint)
-    if error.code < 0:
-        return UnreachableError(message, "see the system's log: was it out of memory?")
     return LarderError(message, "see the server's log")
 
 

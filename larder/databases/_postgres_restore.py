@@ -18,6 +18,7 @@ from larder.databases import (
     _postgres_examine,
     _postgres_facts,
     _postgres_load,
+    _postgres_parallel,
     _postgres_swap,
     _postgres_target,
 )
@@ -27,7 +28,9 @@ from larder.databases._postgres_connection import (
     connect,
     with_database,
 )
+from larder.databases._postgres_facts import Facts
 from larder.databases._postgres_load import Script, explained
+from larder.databases._postgres_parallel import OneSessionError
 from larder.databases._postgres_snapshot import LOST_CLIENT_CHECK, may_watch_clients, trouble
 from larder.databases._postgres_target import (
     beside,
@@ -36,9 +39,11 @@ from larder.databases._postgres_target import (
     version_of,
 )
 from larder.errors import LarderError
+from larder.pipes import ReadAhead
 from larder.process import Process
 from larder.progress import Progress, human_seconds
 from larder.restoring import Content, Kept, Restorer, Source, Target
+from larder.streams import chunks
 
 #: For the sessions that load only. What is lost with `synchronous_commit = off` by a crash of the server is a database
 #: that is not live yet; `_postgres_build.finish` has all of it on the disk before anybody may swap.
@@ -112,17 +117,23 @@ def loading_environment(connection: psycopg.Connection, database: str, plan_id: 
     """`child_environment` for psql and pg_restore that load into `database` of `connection`'s server."""
     environment = child_environment(connection)
     environment |= {"PGDATABASE": database, "PGAPPNAME": application(plan_id)}
-    with connection.transaction():
-        watched = may_watch_clients(connection)
-    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-    if process == connection.info.backend_pid:
-        # A pooler between us and the server would reject them.
-        given = [*_OPTIONS, *([LOST_CLIENT_CHECK] if watched else [])]
-        if connection.info.server_version >= 170000:
-            given.append("transaction_timeout=0")
+    if given := loading_options(connection):
         options = " ".join(f"-c {option}" for option in given)
         environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {options}".strip()
     return environment
+
+
+def loading_options(connection: psycopg.Connection) -> list[str]:
+    """What sessions that load are given, as `name=value`; nothing where a pooler on the way rejects it."""
+    with connection.transaction():
+        watched = may_watch_clients(connection)
+    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    if process != connection.info.backend_pid:
+        return []
+    given = [*_OPTIONS, *([LOST_CLIENT_CHECK] if watched else [])]
+    if connection.info.server_version >= 170000:
+        given.append("transaction_timeout=0")
+    return given
 
 
 class PostgresRestorer(Restorer):
@@ -150,15 +161,11 @@ class PostgresRestorer(Restorer):
         """See the contract."""
         try:
             with self._server() as connection:
-                self._drop(connection)
                 source, plan = content.source, self.plan
                 warnings = _postgres_build.make_roles(connection, self.name, plan, source)
                 facts, more = _postgres_build.facts_for(connection, self.live, source)
-                elsewhere = _postgres_facts.read(connection, self.live) is None
                 warnings += more
-                warnings += _postgres_build.create_private(
-                    connection, self.scratch, facts, elsewhere=elsewhere
-                )
+                warnings += self._create(connection, facts)
                 say(f"Restoring into database {self.scratch}...")
                 warnings += self.fill(connection, content, progress, say)
                 self._analyze(connection, source, warnings, say)
@@ -190,8 +197,7 @@ class PostgresRestorer(Restorer):
         )
         if content.folder is None:
             say(f"Using {client.name()} for PostgreSQL {version_of(connection)}")
-            stream = _postgres_load.checked(content, progress)
-            script.run(_postgres_load.for_server(stream, version_of(connection)))
+            self._load_stream(connection, content, progress, say, script)
             return []
         argv = [client.program("pg_restore"), "--exit-on-error", "--no-password"]
         say(f"Using {client.name('pg_restore')} for PostgreSQL {version_of(connection)}")
@@ -220,6 +226,55 @@ class PostgresRestorer(Restorer):
         ):
             process.finish()
         return []
+
+    def _load_stream(
+        self,
+        connection: psycopg.Connection,
+        content: Content,
+        progress: Progress,
+        say: Callable[[str], None],
+        script: Script,
+    ) -> None:
+        """Load a plain dump, with several sessions where that can be, into the empty database."""
+        version = version_of(connection)
+        if self.settings.jobs > 1:
+            try:
+                self._load_beside(connection, content, progress, script)
+                return
+            except OneSessionError as reason:
+                say(f"Loading anew, with one session: {reason}")
+            facts, _ = _postgres_build.facts_for(connection, self.live, content.source)
+            self._create(connection, facts)
+            progress.restart(progress.total)
+        stream = _postgres_load.checked(content, progress)
+        script.run(_postgres_load.for_server(stream, version))
+
+    def _load_beside(
+        self, connection: psycopg.Connection, content: Content, progress: Progress, script: Script
+    ) -> None:
+        """Load a plain dump with several sessions. Raises `OneSessionError` where that cannot be."""
+        options = loading_options(connection)
+        if not options:
+            raise OneSessionError("a pooler is between this machine and the server")
+        given = {"application_name": application(self.plan.id)}
+        given |= dict(option.split("=", 1) for option in options)
+        if connection.info.server_version >= 140000:
+            given["idle_session_timeout"] = "0"
+
+        def session() -> psycopg.Connection:
+            made = connect(self.name, self._url_of(self.scratch))
+            try:
+                for name, value in given.items():
+                    made.execute("SELECT set_config(%s, %s, false)", [name, value])
+            except BaseException:
+                made.close()
+                raise
+            return made
+
+        # Decoding and hashing is as much work as cutting.
+        with ReadAhead(_postgres_load.checked(content, Progress()), depth=4) as ahead:
+            stream = _postgres_load.for_server(_counted(ahead, progress), version_of(connection))
+            _postgres_parallel.load(script, stream, session, self.settings.jobs)
 
     def examine(self, content: Content, progress: Progress) -> list[str]:
         """See the contract."""
@@ -307,6 +362,12 @@ class PostgresRestorer(Restorer):
                 hint = "restore with the role that owns the database, or with a superuser"
                 raise trouble(self.name, "unable to restore database", error, hint) from None
 
+    def _create(self, connection: psycopg.Connection, facts: Facts | None) -> list[str]:
+        """Make the database that is built, empty, whatever there was by its name; gives warnings."""
+        self._drop(connection)
+        elsewhere = _postgres_facts.read(connection, self.live) is None
+        return _postgres_build.create_private(connection, self.scratch, facts, elsewhere=elsewhere)
+
     def _activity(
         self, connection: psycopg.Connection, source: Source, progress: Progress | None
     ) -> Activity:
@@ -355,6 +416,13 @@ class PostgresRestorer(Restorer):
             warnings.append(f"{error.message}: run ANALYZE in it after the swap")
         else:
             say(f"Gathered statistics in {human_seconds(time.monotonic() - began)}")
+
+
+def _counted(ahead: ReadAhead, progress: Progress) -> Iterator[bytes]:
+    # It has what `chunks` asks of a file.
+    for data in chunks(ahead):  # type: ignore[arg-type]
+        progress.add(len(data))
+        yield data
 
 
 def _whole(process: Process, progress: Progress) -> Iterator[bytes]:
