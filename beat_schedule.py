@@ -57,8 +57,14 @@ class DatabaseSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What beat sends, and when: a `backup` for each database, `verify` where it was asked for, and the `guard`."""
-    entries = {f"backup {name}": _entry(database, settings) for name, database in settings.databases.items()}
+    """What beat sends, and when: a `backup` for each database, `drill` and `verify` where asked for, and the `guard`."""
+    entries = {
+        f"backup {name}": _entry("backup", database, database.schedule, settings)
+        for name, database in settings.databases.items()
+    }
+    for name, database in settings.databases.items():
+        if database.drill:
+            entries[f"drill {name}"] = _entry("drill", database, database.drill, settings)
     if settings.verify:
         entries["verify"] = {
             "task": "verify",
@@ -74,11 +80,11 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _entry(database: DatabaseSettings, settings: Settings) -> dict[str, Any]:
+def _entry(task: str, database: DatabaseSettings, schedule: str, settings: Settings) -> dict[str, Any]:
     delay = offset(database.name, settings.spread)
     return {
-        "task": "backup",
-        "schedule": DatabaseSchedule(database.schedule, database.timezone, delay),
+        "task": task,
+        "schedule": DatabaseSchedule(schedule, database.timezone, delay),
         "kwargs": {"database": database.name, "trigger": "schedule"},
     }
 

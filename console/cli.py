@@ -6,10 +6,24 @@ from pathlib import Path
 
 import click
 
-from console import backup, catalogue, doctor, keys, pins, prune, rebuild, restore_cli, runs, status, verify
+from console import (
+    backup,
+    catalogue,
+    doctor,
+    drill,
+    evidence_cli,
+    keys,
+    pins,
+    prune,
+    rebuild,
+    restore_cli,
+    runs,
+    status,
+    verify,
+)
 from console.root import command, main
 
-__all__ = ["main", "restore_cli"]
+__all__ = ["evidence_cli", "main", "restore_cli"]
 
 
 @command("backup")
@@ -114,6 +128,26 @@ def _verify(
     return verify.verify(backup_id, store, identities, everything=everything, as_json=as_json)
 
 
+@command("drill")
+@click.argument("wanted", required=False, metavar="[DB|BACKUP]")
+def _drill(wanted: str | None, *, as_json: bool) -> int:
+    """Restore a backup into a scratch database, and compare what came back with what was there.
+
+    The newest backup of every database, of one, or one backup. PostgreSQL is restored into a throw-away cluster on the
+    worker, or on scratch_url, never on the live server; SQLite into a file. The backup is fetched from one of its
+    stores, and is proven, or broken, from then on. Needs no approval: nothing is replaced, and nothing stays.
+
+    Exits with 5 where what came back differs, and with 1 or the cause's own code where nothing could be proven.
+
+    \b
+    Examples:
+      larder drill
+      larder drill shop
+      larder drill shop/20251016_020000 --json | jq .differences
+    """
+    return drill.drill(wanted, as_json=as_json)
+
+
 @command("runs")
 @click.argument("database", required=False, metavar="[DB]")
 @click.option("--failed", is_flag=True, help="Only runs that failed.")
@@ -132,9 +166,10 @@ def _watch(run: str, *, as_json: bool) -> int:
 
 @command("status")
 def _status(*, as_json: bool) -> int:
-    """Show each database at a glance: newest backup, last run, next run.
+    """Show each database at a glance: newest backup, newest proven one, measured recovery, last run, next run.
 
-    Exits with 1 when a database has no good backup, or its last run failed.
+    Exits with 1 when a database has no good backup, its last run failed, its last drill found a backup broken, or an
+    objective is missed.
     """
     return status.print_status(as_json=as_json)
 

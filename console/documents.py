@@ -7,6 +7,7 @@ from typing import Any
 from larder.config import Settings
 from larder.errors import LarderError
 from larder.ledger import Ledger
+from larder.ledger.drills import Drill
 from larder.ledger.requests import Request
 from larder.ledger.runs import RESTORE_STEPS, SAFETY, Run
 from larder.restore_plan import Outline
@@ -18,7 +19,7 @@ def of_run(run: Run, settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """What `backup --json` prints of a run. Sizes in bytes, times in seconds; null for what there is not (yet)."""
     backup = ledger.backups.get(run.backup)
     copies = backup.copies if backup else {}
-    document: dict[str, Any] = {
+    return {
         "run": run.id,
         "backup": run.backup,
         "database": run.database,
@@ -35,25 +36,8 @@ def of_run(run: Run, settings: Settings, ledger: Ledger) -> dict[str, Any]:
         },
         "proof": backup.proof if backup else None,
         "seconds": round(run.seconds, 3),
-        "steps": [
-            {
-                "name": step.name,
-                **({"store": step.store} if step.store else {}),
-                "seconds": round(step.seconds or 0, 3),
-                "attempts": step.attempts,
-            }
-            for step in run.steps
-        ],
-        "warnings": run.warnings,
+        **_passage(run),
     }
-    if run.state == "failed":
-        document |= {
-            "error": run.error,
-            "hint": run.hint,
-            "failed_step": run.failed_step,
-            "exit_code": exit_code(run),
-        }
-    return document
 
 
 def of_refusal(database: str, error: LarderError) -> dict[str, Any]:
@@ -69,15 +53,49 @@ def of_refusal(database: str, error: LarderError) -> dict[str, Any]:
     }
 
 
+def of_drill(run: Run, drill: Drill, ledger: Ledger) -> dict[str, Any]:
+    """What `drill --json` prints. Times in seconds; `seconds` is the whole drill, `recovery_seconds` its restore."""
+    backup = ledger.backups.get(drill.backup)
+    return {
+        "run": run.id,
+        "backup": drill.backup,
+        "database": run.database,
+        "state": run.state,
+        "outcome": drill.outcome,
+        "proof": backup.proof if backup else None,
+        "level": drill.level,
+        "store": drill.store,
+        "tables": drill.tables,
+        "rows": drill.rows,
+        "differences": drill.differences or [],
+        "not_covered": drill.not_covered or [],
+        "seconds": round(run.seconds, 3),
+        "recovery_seconds": drill.recovery_seconds,
+        **_passage(run),
+    }
+
+
 def of_restore(run: Run, request: Request, ledger: Ledger) -> dict[str, Any]:
     """What `restore run --json` and `restore undo --json` print. Times in seconds."""
-    document: dict[str, Any] = {
+    return {
         **of_request(request, ledger),
         "run": run.id,
         "state": run.state,
         "seconds": round(run.seconds, 3),
+        **_passage(run),
+    }
+
+
+def _passage(run: Run) -> dict[str, Any]:
+    """The steps of a run, what it warned of, and why it failed."""
+    document: dict[str, Any] = {
         "steps": [
-            {"name": step.name, "seconds": round(step.seconds or 0, 3), "attempts": step.attempts}
+            {
+                "name": step.name,
+                **({"store": step.store} if step.store else {}),
+                "seconds": round(step.seconds or 0, 3),
+                "attempts": step.attempts,
+            }
             for step in run.steps
         ],
         "warnings": run.warnings,
@@ -169,7 +187,7 @@ def address_of(planned: Outline) -> str:
 def failure_of(run: Run) -> str:
     """A failed run in one sentence."""
     where = f" at step {run.failed_step}" if run.failed_step else ""
-    what = "restore into" if run.kind == "restore" else "backup of"
+    what = "restore into" if run.kind == "restore" else f"{run.kind} of"
     return f"{what} '{run.database}' failed{where} (run {run.id}): {run.error}"
 
 

@@ -47,10 +47,14 @@ def watch(run_id: str, *, as_json: bool) -> int:
     (run,) = follow(ledger, [ledger.runs.get(run_id).id])
     if as_json and run.kind == "restore":
         output.print_json(documents.of_restore(run, ledger.requests.of_run(run.id), ledger))
+    elif as_json and run.kind == "drill":
+        output.print_json(documents.of_drill(run, ledger.drills.get(run.id), ledger))
     elif as_json:
         output.print_json(documents.of_run(run, context.settings(), ledger))
     else:
-        what = run.backup if run.kind == "backup" else f"restore into {run.database}"
+        what = {"backup": run.backup, "restore": f"restore into {run.database}"}.get(
+            run.kind, f"drill of {run.database}"
+        )
         output.out.print(f"{escape(what)}: {run.state} after {human_seconds(run.seconds)}")
     return documents.exit_code(run)
 
@@ -66,6 +70,8 @@ def _what(run: Run) -> str:
     if run.kind == "restore" and run.state == "done":
         request = context.ledger().requests.of_run(run.id)
         return f"{request.backup}, request {request.id}"
+    if run.kind == "drill" and run.state == "done":
+        return f"{context.ledger().drills.get(run.id).backup} proven"
     if run.state in ("stored", "done"):
         return run.artifact or ""
     return " ".join(filter(None, [run.step, run.progress]))

@@ -189,20 +189,24 @@ class _Reader:
 
     def _secret(self, table: Raw, path: str) -> Raw:
         """Replace `url_env` by `url`: the value of the environment variable that it names."""
-        values = dict(table)
-        if "url_env" not in values:
-            if "url" not in values:
-                self.problems.add(f"{path}.url", "is missing", "write url, or url_env with a variable's name")
+        if "url_env" not in table and "url" not in table:
+            self.problems.add(f"{path}.url", "is missing", "write url, or url_env with a variable's name")
+        return self._from_variable(table, path, "url")
+
+    def _from_variable(self, table: Raw, path: str, key: str) -> Raw:
+        """Replace `KEY_env` by `KEY`: the value of the environment variable that it names."""
+        values, named = dict(table), f"{key}_env"
+        if named not in values:
             return values
-        variable = values.pop("url_env")
-        if "url" in values:
-            self.problems.add(f"{path}.url_env", "stands beside url", "keep one of them")
+        variable = values.pop(named)
+        if key in values:
+            self.problems.add(f"{path}.{named}", f"stands beside {key}", "keep one of them")
         elif not isinstance(variable, str) or not VARIABLE.fullmatch(variable):
-            self.problems.add(f"{path}.url", "url_env has to be the name of an environment variable")
+            self.problems.add(f"{path}.{key}", f"{named} has to be the name of an environment variable")
         elif not self.environ.get(variable):
-            self.problems.add(f"{path}.url", f"url_env names the variable {variable}, which is not set")
+            self.problems.add(f"{path}.{key}", f"{named} names the variable {variable}, which is not set")
         else:
-            values["url"] = self.environ[variable]
+            values[key] = self.environ[variable]
         return values
 
     def _state_dir(self, general: General, backup_dir: Path) -> Path:
@@ -320,7 +324,8 @@ class _Reader:
                 what = f"its files would collide with those of database '{other}'"
                 self.problems.add(path, what, "rename one")
             self._check_stores(table.get("stores"), path, list(stores))
-            values = self._with_defaults(self._secret(table, path))
+            values = self._from_variable(self._secret(table, path), path, "scratch_url")
+            values = self._with_defaults(values)
             checked = self.problems.validate(DatabaseSettings, values, path)
             if checked is not None:
                 self._check_copies(checked, path, stores)
@@ -374,16 +379,24 @@ class _Reader:
         self, checked: DatabaseSettings, general: General, *, name: str, folder: str, base: Path
     ) -> DatabaseSettings:
         binaries = tuple(self.base / path for path in general.postgres_bin)
+        scratch_dir = (self.base / general.scratch_dir).absolute() if general.scratch_dir else None
         return checked.model_copy(
-            update={"name": name, "folder": folder, "base": base, "postgres_bin": binaries}
+            update={
+                "name": name,
+                "folder": folder,
+                "base": base,
+                "postgres_bin": binaries,
+                "scratch_dir": scratch_dir,
+            }
         )
 
 
 def _register_secrets(settings: Settings) -> None:
     """Have everything masked that must never be printed."""
     for database in settings.databases.values():
-        for value in databases.secrets_in(database.url.get_secret_value()):
-            secret.register(value)
+        for secret_url in filter(None, (database.url, database.scratch_url)):
+            for value in databases.secrets_in(secret_url.get_secret_value()):
+                secret.register(value)
     for notifier in settings.notifiers.values():
         secret.register(notifier.url.get_secret_value())
     for url in (settings.redis_url, settings.ledger_url):

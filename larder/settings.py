@@ -139,6 +139,13 @@ class DatabaseSettings(Table):
     row_counts: Literal["exact", "off"] = Field(
         default="exact", description="whether the rows of each table are counted in the dump's snapshot"
     )
+    fingerprint: Literal["schema", "rows", "content"] = Field(
+        default="rows",
+        description="what a drill compares: definitions, the rows of each table too, or what is in them too",
+    )
+    content_up_to: Size | None = Field(
+        default=None, ge=1, description='larger tables are counted only with fingerprint = "content"'
+    )
     globals: YesNo = Field(
         default=False, description="PostgreSQL: dump the server's roles and tablespaces beside"
     )
@@ -165,12 +172,35 @@ class DatabaseSettings(Table):
         le=366 * DAY,
         description="how long a restore can be undone: what it replaced is kept",
     )
+    drill: Cron | None = Field(
+        default=None, description="cron expression: when a backup is restored to see that it restores"
+    )
+    drill_every: Annotated[Whole, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="a drill after this many backups"
+    )
+    scratch_url: DatabaseUrl | None = Field(
+        default=None,
+        description="PostgreSQL: a server for drills, instead of a throw-away cluster on the worker",
+    )
+    rpo: Duration = Field(
+        default=DAY, ge=60, le=366 * DAY, description="how old the newest backup may become"
+    )
+    rto: Duration = Field(
+        default=1800, ge=1, le=30 * DAY, description="how long a restore may take, as drills measure it"
+    )
+    #: Where drills build throw-away clusters; None for the spool, or what suits a worker that runs as root.
+    scratch_dir: Path | None = Field(default=None, exclude=True)
     #: Folders to look for pg_dump in, beside PATH and the usual ones.
     postgres_bin: tuple[Path, ...] = Field(default=(), exclude=True)
     #: Where relative file names begin.
     base: Path = Field(default_factory=Path.cwd, exclude=True)
     #: Folder inside each store; empty when this is the only database and came from DATABASE_URL.
     folder: str = Field(default="", exclude=True)
+
+    @property
+    def fingerprint_level(self) -> str:
+        """How closely a drill compares: `schema` where rows are not counted."""
+        return "schema" if self.row_counts == "off" else self.fingerprint
 
     @property
     def engine(self) -> str:
@@ -184,6 +214,14 @@ class DatabaseSettings(Table):
             near = nearest(value, _timezones()) or "Europe/Berlin"
             raise ValueError(f"there is no such time zone (write it as {near})")
         return value
+
+    @model_validator(mode="after")
+    def _level(self) -> DatabaseSettings:
+        if self.row_counts == "off" and self.fingerprint == "content":
+            raise ValueError('row_counts = "off" and fingerprint = "content" exclude each other')
+        if self.content_up_to is not None and self.fingerprint != "content":
+            raise ValueError('content_up_to is for fingerprint = "content"')
+        return self
 
     @field_validator("compression")
     @classmethod
@@ -224,8 +262,8 @@ class NotifierSettings(Table):
     name: str = Field(default="", exclude=True)
     type: str = Field(default="slack", description="the kind of notifier: slack")
     url: Webhook = Field(description="the webhook's address, which is a secret")
-    on: tuple[Literal["success", "failure"], ...] = Field(
-        default=("success", "failure"), description="what it is told about"
+    on: tuple[Literal["success", "failure", "recovered"], ...] = Field(
+        default=("success", "failure", "recovered"), description="what it is told about"
     )
 
     @field_validator("type")
@@ -257,6 +295,10 @@ class General(Table):
     )
     postgres_bin: tuple[Folder, ...] = Field(
         default=(), description="folders to look for pg_dump in, beside PATH and the usual ones"
+    )
+    scratch_dir: Folder | None = Field(
+        default=None,
+        description="where drills build throw-away clusters; default: the spool, and for root /var/tmp",
     )
     spread: Duration = Field(
         default=0, ge=0, le=DAY, description="scheduled starts are spread over this time, by name"

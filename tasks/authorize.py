@@ -16,7 +16,7 @@ from tasks.step import Work, step
 _AGAIN = "ask for it again: larder restore request"
 
 
-@step("authorize", kind="restore")
+@step("authorize", "restore")
 def authorize(work: Work) -> None:
     """Take the approval that began this run, after a last look at whose it is and at what it is for."""
     try:

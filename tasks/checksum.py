@@ -24,7 +24,7 @@ class Papers:
     manifest: str
 
 
-@step("checksum")
+@step("checksum", "backup")
 def checksum(work: Work) -> None:
     """Write the sidecar and the manifest, which this host signs, and read both back."""
 

@@ -13,7 +13,7 @@ from larder.progress import short_size
 from tasks.step import Work, step
 
 
-@step("compress")
+@step("compress", "backup")
 def compress(work: Work) -> None:
     """Give the dump its archive encoding, and prove that it decodes to what the dump saw."""
     dump = work.spool.result("dump", Dump)

@@ -22,7 +22,7 @@ STRAY = 86400
 LIGHT = codec("zstd", level=1)
 
 
-@step("dump")
+@step("dump", "backup")
 def dump(work: Work) -> None:
     """Write a snapshot of the database into the spool, with its fingerprint."""
     _sweep(work)
@@ -58,6 +58,9 @@ def _is_over(ledger: Ledger, folder: Path) -> bool:
         # The id of a run is plain; another name would be one that no ledger can be asked for.
         if folder.name.isascii():
             run = ledger.runs.get(folder.name)
+            if run.kind == "drill":
+                # It tells the guard that there may be a scratch database to be removed.
+                return False
             if run.kind == "backup" or not run.over:
                 return run.over
             # What a restore notes there may still have to tell of its exchange.

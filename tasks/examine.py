@@ -10,7 +10,7 @@ from tasks.step import Work, step
 SHOWN = 20
 
 
-@step("examine", kind="restore")
+@step("examine", "restore")
 def examine(work: Work) -> None:
     """Compare table by table, and run the `checks`. Nothing was replaced yet, and nothing is where anything differs."""
     found = restoration(work)

@@ -1,4 +1,4 @@
-"""fetch: the approved bytes, and no others, come from a store into the spool."""
+"""fetch: the wanted bytes, and no others, come from a store into the spool."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from larder.errors import IntegrityError, LarderError, NotFoundError
 from larder.manifest import Manifest, digest_of
 from larder.naming import manifest_name
 from larder.progress import Progress, human_size
-from larder.restore_request import Wanted
 from larder.stores import Store, open_store
 from larder.streams import Hashed, durable_file, pour
 from tasks import context
-from tasks.restoration import Fetched
+from tasks.restoration import Bound, Fetched, bound
 from tasks.step import Work, step
 
 
-@step("fetch", kind="restore")
+@step("fetch", "restore", "drill")
 def fetch(work: Work) -> None:
-    """Copy the artifact and its manifest from the first store whose copy is what was approved."""
-    wanted = work.ledger.requests.of_run(work.run.id).document.wanted
+    """Copy the artifact and its manifest from the first store whose copy is what is wanted.
+
+    A drill begins with the store that was chosen for it, a restore with one on this machine.
+    """
+    wanted = bound(work)
 
     def make(folder: Path) -> Fetched:
         failures: list[LarderError] = []
@@ -33,19 +35,24 @@ def fetch(work: Work) -> None:
                 return _copy(work, store, key, wanted, folder)
             except LarderError as error:
                 work.warn(f"No good copy of {wanted.backup} in {store.name}: {error.message}")
+                if isinstance(error, IntegrityError):
+                    # It was read to its end: whoever looks at the backup next should know.
+                    work.ledger.backups.checked(wanted.backup, store.name, error.message)
                 failures.append(error)
         # One that may answer later is worth another try; a broken one is not.
         raise next((error for error in failures if error.retryable), failures[0])
 
     fetched = work.spool.once("fetch", work.lease.attempt, Fetched, make)
-    work.say(f"Backup fetched from {fetched.store}: {fetched.artifact}, as it was approved")
+    approved = ", as it was approved" if work.run.kind == "restore" else ""
+    work.say(f"Backup fetched from {fetched.store}: {fetched.artifact}{approved}")
 
 
-def _copies(work: Work, wanted: Wanted) -> Iterator[tuple[Store, str]]:
-    """Each store that has a copy, with its key there: those on this machine first, those that were damaged last."""
+def _copies(work: Work, wanted: Bound) -> Iterator[tuple[Store, str]]:
+    """Each store that has a copy, with its key there: the chosen one, then those on this machine; damaged ones last."""
     known = work.ledger.backups.get(wanted.backup)
+    chosen = work.ledger.drills.get(work.run.id).store if work.run.kind == "drill" else None
     found = [
-        (copy.problem is not None, work.settings.stores[name].type != "local", name, copy.key)
+        (copy.problem is not None, name != chosen, work.settings.stores[name].type != "local", name, copy.key)
         for name, copy in (known.copies.items() if known else ())
         if name in work.settings.stores
     ]
@@ -58,7 +65,7 @@ def _copies(work: Work, wanted: Wanted) -> Iterator[tuple[Store, str]]:
         yield open_store(work.settings.store(name)), key
 
 
-def _copy(work: Work, store: Store, key: str, wanted: Wanted, folder: Path) -> Fetched:
+def _copy(work: Work, store: Store, key: str, wanted: Bound, folder: Path) -> Fetched:
     manifest = _manifest(store, manifest_name(key), wanted)
     work.say(f"Fetching {human_size(wanted.size)} from {store.name}: {store.location(key)}")
     work.progress.restart(wanted.size)
@@ -67,7 +74,7 @@ def _copy(work: Work, store: Store, key: str, wanted: Wanted, folder: Path) -> F
     if (got.size, got.sha256) != (wanted.size, wanted.sha256):
         raise IntegrityError(
             f"unable to use the copy of {wanted.backup} in {store.name}: it has {got.size} bytes with SHA-256 "
-            f"{got.sha256}, and {wanted.size} with {wanted.sha256} were approved",
+            f"{got.sha256}, and {wanted.size} with {wanted.sha256} are wanted",
             "larder verify says which copies are good; keep the damaged one as evidence",
         )
     with durable_file(folder / manifest_name(name)) as sink:
@@ -82,14 +89,15 @@ def _pour(store: Store, key: str, target: Path, progress: Progress) -> Hashed:
     return hashed
 
 
-def _manifest(store: Store, key: str, wanted: Wanted) -> Manifest:
-    """The manifest, which has to be the very one that was approved, by a signer who is trusted."""
+def _manifest(store: Store, key: str, wanted: Bound) -> Manifest:
+    """The manifest, which has to be the very one that is wanted, by a signer who is trusted."""
     with closing(store.open(key)) as stored:
         data = stored.read(LARGEST_MANIFEST)
     manifest = Manifest.from_bytes(data)
     problem = context.trust().problem(manifest.signature.key)
-    if digest_of(data) != wanted.manifest or manifest.artifact.sha256 != wanted.sha256:
-        problem = "it is not the manifest that was approved"
+    other = wanted.manifest is not None and digest_of(data) != wanted.manifest
+    if other or manifest.artifact.sha256 != wanted.sha256:
+        problem = "it is not the manifest that is wanted"
     if problem:
         raise IntegrityError(f"unable to use the manifest of {wanted.backup} in {store.name}: {problem}")
     return manifest

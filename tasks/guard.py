@@ -12,14 +12,14 @@ from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
 from larder.ledger.runs import SWAP, Run
 from larder.stores import open_store
-from tasks import chain, context, swap
+from tasks import chain, context, drill_closing, objectives, swap
 from tasks.closing import clear_up, empty_spool, restorer_of
 from tasks.step import MAX_TRIES, logger, tell
 
 
 @shared_task(name="guard")
 def guard() -> int:
-    """Send the chains of lost runs in this host's spool again; gives how many. Then see to restores that are over.
+    """Send the chains of lost runs in this host's spool again; gives how many. Then see to what is over.
 
     What a step has made is found by its next attempt: a finished folder in the spool, parts of an upload in a bucket. A
     step that has cost its worker too often ends the run. However many guards there are, one of them acts.
@@ -27,14 +27,18 @@ def guard() -> int:
     ledger = context.ledger()
     taken_up = sum(_take_up(run) for run in ledger.runs.lost_on(context.host()) if ledger.runs.take_up(run))
     _settle()
+    drill_closing.settle()
+    drill_closing.begin_due()
+    objectives.watch()
     tidy()
     return taken_up
 
 
 def tidy() -> None:
-    """Let go of what restores have left, or keep no longer. Commands that bring their own worker do it too."""
+    """Let go of what restores and drills have left, or keep no longer. So do commands with a worker of their own."""
     _remove_leftovers()
     _let_go()
+    drill_closing.clear_up()
 
 
 def _take_up(run: Run) -> bool:

@@ -1,11 +1,11 @@
-"""load: the new database is built beside the live one, which goes on as if nothing happened."""
+"""load: the new database is built beside the live one, which goes on as if nothing happened; or in a scratch place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.restoration import content_of, restoration
+from tasks.restoration import content_of, loader
 from tasks.step import Work, step
 
 
@@ -16,17 +16,15 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-@step("load", kind="restore")
+@step("load", "restore", "drill")
 def load(work: Work) -> None:
     """Build the new database. What an attempt before this one left half-built is removed first."""
-    found = restoration(work)
-    # Before there is anything: whoever ends this restore then knows that there may be something to remove.
-    work.ledger.requests.note_leftover(found.request.id, there=True)
+    build = loader(work)
 
     def make(_folder: Path) -> Loaded:
         content = content_of(work)
         work.progress.restart(content.source.raw_size)
-        return Loaded(tuple(found.restorer.load(content, work.progress, work.say)))
+        return Loaded(tuple(build(content, work.progress, work.say)))
 
     for warning in work.spool.once("load", work.lease.attempt, Loaded, make).warnings:
         work.warn(warning)

@@ -12,7 +12,7 @@ from tasks.step import Work, step
 LINES = 20
 
 
-@step("migrate", kind="restore")
+@step("migrate", "restore")
 def migrate(work: Work) -> None:
     """Run `post_restore` with the new database's address in DATABASE_URL; where it fails, nothing goes live.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import BinaryIO, cast
 
 from larder.config import DatabaseSettings
 from larder.databases import open_restorer
+from larder.drilling import Scratch
 from larder.encoding import decoding
+from larder.errors import LarderError, NotFoundError
 from larder.ledger.requests import Request
 from larder.manifest import Manifest
+from larder.progress import Progress
 from larder.restore_plan import source_of
 from larder.restore_target import settings_for
-from larder.restoring import Content, Restorer
+from larder.restoring import Content, Restorer, Source
 from tasks.closing import SCRATCH
+from tasks.drill_closing import scratch_for
 from tasks.step import Work
 
 #: The folder that a directory dump is unpacked into, inside what `check` makes.
@@ -33,6 +38,17 @@ class Fetched:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """The very bytes that a run is about: the artifact's size and SHA-256, and its manifest's."""
+
+    backup: str
+    size: int
+    sha256: str
+    #: None for a backup from before manifests were linked.
+    manifest: str | None
+
+
+@dataclass(frozen=True)
 class Restoration:
     """One restore under way."""
 
@@ -46,6 +62,50 @@ def restoration(work: Work) -> Restoration:
     request = work.ledger.requests.of_run(work.run.id)
     target = settings_for(work.settings, request.document)
     return Restoration(request, target, open_restorer(target, request.document.plan))
+
+
+def bound(work: Work) -> Bound:
+    """What a restore was approved for, or what the ledger knows of the backup that a drill is of."""
+    if work.run.kind == "restore":
+        wanted = work.ledger.requests.of_run(work.run.id).document.wanted
+        return Bound(wanted.backup, wanted.size, wanted.sha256, wanted.manifest)
+    backup = work.ledger.drills.get(work.run.id).backup
+    known = work.ledger.backups.get(backup)
+    if known is None:
+        raise NotFoundError(
+            f"unable to find backup {backup}: it was deleted since", "larder list shows what there is"
+        )
+    return Bound(known.id, known.size, known.sha256, known.manifest)
+
+
+def scratch_of(work: Work) -> Scratch:
+    """Where this drill restores into."""
+    return scratch_for(work.run)
+
+
+def scratch_folder(work: Work) -> Path:
+    """A private folder in the run's spool for whatever restores have to write, removed with the run."""
+    folder = work.spool.folder / SCRATCH
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def refusals(work: Work, source: Source) -> list[LarderError]:
+    """Every reason why the target, or the scratch database, could not take `source`."""
+    if work.run.kind == "drill":
+        return scratch_of(work).refusals(source)
+    found = restoration(work)
+    return found.restorer.refusals(source, found.restorer.look())
+
+
+def loader(work: Work) -> Callable[[Content, Progress, Callable[[str], None]], list[str]]:
+    """What builds the database: beside the live one, or as a scratch database."""
+    if work.run.kind == "drill":
+        return scratch_of(work).load
+    found = restoration(work)
+    # Before there is anything: whoever ends this restore then knows that there may be something to remove.
+    work.ledger.requests.note_leftover(found.request.id, there=True)
+    return found.restorer.load
 
 
 def compared(work: Work) -> str:
@@ -68,13 +128,11 @@ def content_of(work: Work) -> Content:
     manifest = manifest_of(work)
     fetched = work.spool.result("fetch", Fetched)
     artifact = work.spool.path("fetch") / fetched.artifact
-    scratch = work.spool.folder / SCRATCH
-    scratch.mkdir(mode=0o700, exist_ok=True)
     return Content(
         source=source_of(manifest),
         open=lambda: opened(artifact, manifest, work.settings.identities),
         folder=work.spool.path("check") / UNPACKED if manifest.form == "folder" else None,
-        scratch=scratch,
+        scratch=scratch_folder(work),
     )
 
 

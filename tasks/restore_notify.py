@@ -10,7 +10,7 @@ from tasks.closing import clear_up, empty_spool
 from tasks.step import Work, step, stored
 
 
-@step("notify", kind="restore", spares=stored)
+@step("notify", "restore", spares=stored)
 def notify(work: Work) -> None:
     """Close the restore, however it went. A notice that can't be sent never fails it."""
     request = work.ledger.requests.of_run(work.run.id)

@@ -12,7 +12,7 @@ from tasks import context
 from tasks.step import Work, step, stored
 
 
-@step("rotate", spares=stored)
+@step("rotate", "backup", spares=stored)
 def rotate(work: Work) -> None:
     """Delete what the policy lets go, and see that exactly that is gone.
 

@@ -13,7 +13,7 @@ from larder.stores import open_store
 from tasks.step import Work, step
 
 
-@step("safety", kind="restore")
+@step("safety", "restore")
 def safety(work: Work) -> None:
     """See that the safety backup, whose own steps came before this one, is stored; keep it until nobody can undo."""
     backup = _stored(work)

@@ -26,7 +26,7 @@ from larder.ledger import Ledger
 from larder.ledger.journal import Level
 from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
 from larder.ledger.requests import WORKER
-from larder.ledger.runs import BACKUP_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
+from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
 from larder.progress import Progress, Report
 from larder.secret import redact
 from larder.spool import Spool, disk_error
@@ -120,30 +120,33 @@ def stored(_work: Work) -> bool:
 
 def step(
     name: str,
-    kind: Kind = "backup",
+    *kinds: Kind,
     spares: Callable[[Work], bool] = lambda _work: False,
     tries: int = MAX_TRIES,
 ) -> Callable[[Callable[[Work], None]], Task]:
-    """Make a function of `Work` the link `name` of the chain of a `kind`.
+    """Make a function of `Work` the link `name` of the chain of each kind; gives the Celery task of the first one.
 
     `spares` says whether a failure of this link is a warning, after which the chain goes on; `tries` how often it is
     started before a transient error counts as permanent.
     """
 
     def decorate(function: Callable[[Work], None]) -> Task:
-        this = _Link(name, kind, function, spares, tries)
-
-        @shared_task(bind=True, name=chain.task_name(name, kind), max_retries=None)
-        def link(self: Task, run_id: str, store: str = "") -> None:
-            try:
-                _run(self, this, run_id, store)
-            except sa.exc.OperationalError as error:
-                _wait_for_ledger(self, error)
-
-        link.__doc__ = function.__doc__
-        return link
+        made = [_registered(_Link(name, kind, function, spares, tries)) for kind in kinds]
+        return made[0]
 
     return decorate
+
+
+def _registered(this: _Link) -> Task:
+    @shared_task(bind=True, name=chain.task_name(this.name, this.kind), max_retries=None)
+    def link(self: Task, run_id: str, store: str = "") -> None:
+        try:
+            _run(self, this, run_id, store)
+        except sa.exc.OperationalError as error:
+            _wait_for_ledger(self, error)
+
+    link.__doc__ = this.function.__doc__
+    return link
 
 
 def _wait_for_ledger(task: Task, error: sa.exc.OperationalError) -> NoReturn:
@@ -186,9 +189,9 @@ def _see_that_it_is_its_own(ledger: Ledger, link: _Link, run_id: object) -> None
             run = ledger.runs.get(run_id)
     if run is not None and run.kind == link.kind:
         first = run.steps[0]
-        if link.kind == "backup" or link.name == first.name or first.state == "done" or run.over:
+        if link.kind != "restore" or link.name == first.name or first.state == "done" or run.over:
             return
-    elif run is None and link.kind == "backup":
+    elif run is None and link.kind != "restore":
         # The lease says so: it destroys nothing.
         return
     name = chain.task_name(link.name, link.kind)
@@ -257,13 +260,13 @@ def _carry_on(work: Work, error: LarderError) -> None:
         which = f" for {work.lease.store}" if work.lease.store else ""
         cure = f" ({error.hint})" if error.hint else ""
         work.warn(
-            f"Step {work.lease.step}{which} failed, and the backup goes on without: {error.message}{cure}"
+            f"Step {work.lease.step}{which} failed, and the {work.run.kind} goes on without: {error.message}{cure}"
         )
     work.ledger.leases.finish(work.lease, error=error.message)
 
 
 def _title(run: Run) -> str:
-    return f"{'Restore' if run.kind == 'restore' else 'Backup'} of '{run.database}'"
+    return f"{run.kind.capitalize()} of '{run.database}'"
 
 
 def tell(run: Run, error: LarderError) -> None:
@@ -326,4 +329,5 @@ class _Keeper:
                 logger.warning("unable to renew the lease of run %s", self._lease.run, exc_info=True)
 
 
-assert BACKUP_STEPS[-1] == RESTORE_STEPS[-1] == LAST_STEP  # noqa: S101 - two modules name the same link
+for _steps in (BACKUP_STEPS, RESTORE_STEPS, DRILL_STEPS):
+    assert _steps[-1] == LAST_STEP  # noqa: S101 - two modules name the same link

@@ -15,7 +15,7 @@ from tasks.step import Work, step
 TRIES = 12
 
 
-@step("swap", kind="restore", tries=TRIES)
+@step("swap", "restore", tries=TRIES)
 def swap(work: Work) -> None:
     """Exchange names. What was live stays beside, so that the restore can be undone, for `keep_replaced`.
 

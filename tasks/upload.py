@@ -25,7 +25,7 @@ def _goes_on_without(work: Work) -> bool:
     return not _is_last(work) or len(_holding(work)) >= work.database.min_copies
 
 
-@step("upload", spares=_goes_on_without)
+@step("upload", "backup", spares=_goes_on_without)
 def upload(work: Work) -> None:
     """Put the artifact, its sidecar and its manifest, in that order, into the store.
 

@@ -48,6 +48,10 @@ TASK_MODULES = (
     "tasks.migrate",
     "tasks.swap",
     "tasks.restore_notify",
+    "tasks.drill",
+    "tasks.drill_examine",
+    "tasks.drop",
+    "tasks.drill_notify",
 )
 
 

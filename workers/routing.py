@@ -8,7 +8,7 @@ from kombu import Queue
 
 from larder.config import Settings
 from larder.errors import NotFoundError
-from larder.ledger.runs import BACKUP_STEPS, RESTORE_STEPS, Run
+from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, Kind, Run
 from tasks import context
 from tasks.chain import task_name
 
@@ -18,16 +18,15 @@ DEFAULT_QUEUE = "backup"
 #: Where restores are asked for and begin, unless their database names another queue than the default.
 RESTORE_QUEUE = "restore"
 
-#: The task that begins a restore.
-_RESTORE = "restore"
+#: Where drills are asked for and begin.
+DRILL_QUEUE = "drill"
 
-_FIRST = frozenset({task_name(BACKUP_STEPS[0]), task_name(RESTORE_STEPS[0], "restore")})
-_LATER = frozenset(
-    {
-        *(task_name(name) for name in BACKUP_STEPS[1:]),
-        *(task_name(name, "restore") for name in RESTORE_STEPS[1:]),
-    }
-)
+#: The tasks that begin a chain beside `backup`, and the queues that they go to.
+_ENTRIES = {"restore": RESTORE_QUEUE, "drill": DRILL_QUEUE}
+
+_STEPS: dict[Kind, tuple[str, ...]] = {"backup": BACKUP_STEPS, "restore": RESTORE_STEPS, "drill": DRILL_STEPS}
+_FIRST = frozenset(task_name(steps[0], kind) for kind, steps in _STEPS.items())
+_LATER = frozenset(task_name(name, kind) for kind, steps in _STEPS.items() for name in steps[1:])
 
 
 def host_queue(host: str) -> str:
@@ -37,7 +36,12 @@ def host_queue(host: str) -> str:
 
 def queues(settings: Settings) -> list[Queue]:
     """What a worker consumes that is started without `-Q`: every queue that a database names."""
-    names = {DEFAULT_QUEUE, RESTORE_QUEUE, *(database.queue for database in settings.databases.values())}
+    names = {
+        DEFAULT_QUEUE,
+        RESTORE_QUEUE,
+        DRILL_QUEUE,
+        *(database.queue for database in settings.databases.values()),
+    }
     return [Queue(name) for name in sorted(names)]
 
 
@@ -48,8 +52,8 @@ def route(
 
     A failed run that never reached a host is told about by whoever takes the queue that it would have begun in.
     """
-    if name == _RESTORE:
-        return {"queue": RESTORE_QUEUE}
+    if name in _ENTRIES:
+        return {"queue": _ENTRIES[name]}
     if name not in _FIRST and name not in _LATER:
         return None
     run_id = args[0] if args else (kwargs or {}).get("run_id", "")
@@ -66,6 +70,8 @@ def route(
 
 
 def _first_queue(run: Run) -> str:
+    if run.kind == "drill":
+        return DRILL_QUEUE
     try:
         queue = context.settings().database(run.database).queue
     except NotFoundError:

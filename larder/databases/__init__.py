@@ -7,7 +7,8 @@ The contract, which `tests/contracts/test_databases.py` holds every engine to:
 - `dump` writes a consistent snapshot into an empty folder and returns only when the engine's own tool has said that
   it is complete, its end mark was seen, and the bytes are on the disk. Called again with another folder it makes
   another dump. It leaves no process, no lock and no connection behind, whether it returns or raises.
-- What its backups take to come back is a `Restorer`: see `larder.restoring`.
+- What its backups take to come back is a `Restorer`: see `larder.restoring`. To see that they do, a `Scratch`: see
+  `larder.drilling`.
 - A server that does not answer raises `UnreachableError`; one that refuses raises `RefusedError`; a full disk raises
   `ExhaustedError`; a dump that is not whole raises `IntegrityError`. The message names the database and never a secret.
 """
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from larder.codecs import Codec
+from larder.drilling import Scratch
 from larder.errors import ConfigurationError
 from larder.progress import Progress
 from larder.restoring import Plan, Restorer
@@ -196,6 +198,13 @@ def open_restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
     """What brings backups into the database that `settings` describe; nothing is touched until it is used."""
     module = importlib.import_module(f"{__name__}.{settings.engine}")
     made: Restorer = module.restorer(settings, plan)
+    return made
+
+
+def open_scratch(settings: DatabaseSettings, engine: str, drill: str, folder: Path) -> Scratch:
+    """Where drill `drill` restores a backup of `settings`' database into, which `engine` has made."""
+    module = importlib.import_module(f"{__name__}.{engine}")
+    made: Scratch = module.scratch(settings, drill, folder)
     return made
 
 

@@ -14,6 +14,9 @@ manifests, which are the truth about backups.
 | `signers` | which keys its hosts sign manifests with |
 | `requests` | which restores were asked for, approved, spent, undone |
 | `audit` | who did what about restores, so that nobody can unsay it |
+| `drills` | which backups were restored to see that they restore, and what was found |
+| `standings` | how every database stands: newest backup, newest proven one, last recovery |
+| `misses` | which objectives are missed, and whether people were told |
 | `slots` | whether the clock has started a task already |
 """
 
@@ -23,13 +26,16 @@ import sqlalchemy as sa
 
 from larder.ledger.audit import Audit
 from larder.ledger.backups import Backups
+from larder.ledger.drills import Drills
 from larder.ledger.journal import Journal
 from larder.ledger.leases import Leases
+from larder.ledger.misses import Misses
 from larder.ledger.requests import Requests
 from larder.ledger.runs import Runs
 from larder.ledger.schema import open_engine
 from larder.ledger.signers import Signers
 from larder.ledger.slots import Slots
+from larder.ledger.standings import Standings
 
 __all__ = ["Ledger", "open_ledger"]
 
@@ -45,6 +51,9 @@ class Ledger:
         self.journal = Journal(engine)
         self.signers = Signers(engine)
         self.slots = Slots(engine)
+        self.drills = Drills(engine, self.runs, self.backups)
+        self.standings = Standings(engine)
+        self.misses = Misses(engine)
         self.audit = Audit(engine)
         self.requests = Requests(engine, self.runs, self.audit)
 

@@ -83,6 +83,28 @@ class Audit:
                 for row in connection.execute(query).mappings()
             ]
 
+    def between(self, start: datetime, end: datetime) -> list[dict[str, Any]]:
+        """The rows from the first to the last that was written from `start` on and before `end`, oldest first.
+
+        They are as they are kept, facts in their text: each hash can be calculated again, see `problem_with`.
+        """
+        first, last = (moment.astimezone(UTC).isoformat(timespec="microseconds") for moment in (start, end))
+        inside = sa.and_(tables.audit.c.moment >= first, tables.audit.c.moment < last)
+        # Clocks of two hosts may differ: the rows between are wanted whole, or the chain would have gaps.
+        bounds = sa.select(sa.func.min(tables.audit.c.number), sa.func.max(tables.audit.c.number)).where(
+            inside
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            lowest, highest = connection.execute(bounds).one()
+            if lowest is None:
+                return []
+            query = (
+                sa.select(tables.audit)
+                .where(tables.audit.c.number.between(lowest, highest))
+                .order_by(tables.audit.c.number)
+            )
+            return [dict(row) for row in connection.execute(query).mappings()]
+
     def verify(self, expected: str | None = None) -> tuple[int, str]:
         """See that every row is as it was written; gives their number and the last one's hash.
 
@@ -95,7 +117,7 @@ class Audit:
         with self._engine.connect().execution_options(reads=True) as connection:
             for row in connection.execute(query).mappings():
                 number += 1
-                what = _problem(row, number, previous)
+                what = problem_with(dict(row), number, previous)
                 if what:
                     raise IntegrityError(
                         f"unable to verify the audit trail: row {row['number']} {what}",
@@ -111,7 +133,8 @@ class Audit:
         return number, previous
 
 
-def _problem(row: sa.RowMapping, number: int, previous: str) -> str | None:
+def problem_with(row: Mapping[str, Any], number: int, previous: str) -> str | None:
+    """What is wrong with a row that should be the `number`th, after one with the hash `previous`; None for nothing."""
     if row["number"] != number:
         return f"stands where row {number} should"
     if row["previous"] != previous:

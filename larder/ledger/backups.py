@@ -16,6 +16,9 @@ from larder.naming import parse_backup_id
 #: What a copy's problem says whose manifest was not in its store. It is none any more once the manifest is back.
 GONE = "its manifest is gone, and nobody here removed it"
 
+#: How many ids a query names at most: databases bound the number of parameters.
+_AT_ONCE = 1000
+
 _COLUMNS = (
     "id",
     "database",
@@ -28,6 +31,7 @@ _COLUMNS = (
     "manifest",
     "proof",
     "pinned",
+    "drilled",
 )
 
 
@@ -59,6 +63,19 @@ class Backup:
     proof: str
     pinned: bool
     copies: dict[str, Copy]
+    #: What its last drill found, `proven` or `broken`; None where none has found anything.
+    drilled: str | None = None
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A copy that was deleted on purpose, when (UTC) and why."""
+
+    backup: str
+    store: str
+    database: str
+    moment: datetime
+    reason: str
 
 
 class Backups:
@@ -113,7 +130,8 @@ class Backups:
     def checked(self, backup_id: str, store: str, problem: str | None) -> None:
         """Note that a copy has been read to its end just now, and what was wrong with it.
 
-        A backup whose every copy is wrong is `broken`; one that has a good copy again is `stored` again.
+        A backup whose every copy is wrong is `broken`; one that has a good copy again is what its last drill found, or
+        `stored`.
         """
         with self._engine.begin() as connection:
             copy = sa.and_(tables.copies.c.backup == backup_id, tables.copies.c.store == store)
@@ -128,8 +146,19 @@ class Backups:
             connection.execute(
                 tables.backups.update()
                 .where(this, good, tables.backups.c.proof == "broken")
-                .values(proof="stored")
+                .values(proof=sa.func.coalesce(tables.backups.c.drilled, "stored"))
             )
+
+    def drilled(self, connection: sa.Connection, backup_id: str, outcome: str) -> None:
+        """Note what a drill has found, `proven` or `broken`, inside the caller's transaction.
+
+        No good copy is known of a backup that was `broken` before: that the drill read one says otherwise.
+        """
+        connection.execute(
+            tables.backups.update()
+            .where(tables.backups.c.id == backup_id)
+            .values(drilled=outcome, proof=outcome)
+        )
 
     def missed(self, backup_id: str, store: str) -> None:
         """Note that a copy is not where it should be. It counts as read as long ago as before."""
@@ -210,6 +239,30 @@ class Backups:
             query = query.where(tables.removed.c.database == database)
         with self._engine.connect().execution_options(reads=True) as connection:
             return {(backup, store) for backup, store in connection.execute(query)}
+
+    def removals(self, since: datetime) -> list[Removal]:
+        """The copies that were deleted on purpose from `since` on, oldest first."""
+        query = (
+            sa.select(tables.removed)
+            .where(tables.removed.c.moment >= since)
+            .order_by(tables.removed.c.moment, tables.removed.c.backup, tables.removed.c.store)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return [Removal(**row) for row in connection.execute(query).mappings()]
+
+    def between(self, start: datetime, end: datetime) -> list[Backup]:
+        """The backups that were made from `start` on and before `end`, oldest first."""
+        found = self._load(tables.backups.c.created >= start, tables.backups.c.created < end)
+        return sorted(found.values(), key=lambda backup: (backup.created, backup.id))
+
+    def known(self, backup_ids: Iterable[str]) -> set[str]:
+        """Those of these backups that the ledger knows."""
+        wanted, found = list(backup_ids), set[str]()
+        with self._engine.connect().execution_options(reads=True) as connection:
+            for at in range(0, len(wanted), _AT_ONCE):
+                some = tables.backups.c.id.in_(wanted[at : at + _AT_ONCE])
+                found.update(connection.execute(sa.select(tables.backups.c.id).where(some)).scalars())
+        return found
 
     def get(self, backup_id: str) -> Backup | None:
         """The backup `backup_id`, or None where the ledger does not know it."""

@@ -132,6 +132,18 @@ class Requests:
         """The newest requests, newest first."""
         return self._load(limit=limit)
 
+    def between(self, start: datetime, end: datetime) -> list[Request]:
+        """Those that were asked for, approved or ended from `start` on and before `end`, oldest first."""
+        approved = sa.exists().where(
+            tables.approvals.c.request == tables.requests.c.id,
+            _within(tables.approvals.c.presented, start, end),
+        )
+        asked, ended = (
+            _within(column, start, end)
+            for column in (tables.requests.c.requested, tables.requests.c.finished)
+        )
+        return self._load(sa.or_(asked, approved, ended), limit=None)[::-1]
+
     def in_state(self, state: State) -> list[Request]:
         """The requests in a state, newest first."""
         return self._load(tables.requests.c.state == state)
@@ -408,7 +420,7 @@ class Requests:
                 tables.requests.update().where(tables.requests.c.id == request_id).values(**values)
             )
 
-    def _load(self, *wanted: sa.ColumnElement[bool], limit: int = 1000) -> list[Request]:
+    def _load(self, *wanted: sa.ColumnElement[bool], limit: int | None = 1000) -> list[Request]:
         query = (
             sa.select(tables.requests)
             .where(*wanted)
@@ -417,6 +429,10 @@ class Requests:
         )
         with self._engine.connect().execution_options(reads=True) as connection:
             return [_request(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _within(column: sa.Column[Any], start: datetime, end: datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(column >= start, column < end)
 
 
 def _taken_meanwhile(holds: str) -> BusyError:

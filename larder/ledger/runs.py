@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from larder.naming import backup_id, stamp_of
 State = Literal["queued", "running", "stored", "done", "failed"]
 
 #: Which chain a run passes through.
-Kind = Literal["backup", "restore"]
+Kind = Literal["backup", "restore", "drill"]
 
 #: The links of the backup chain, in order.
 BACKUP_STEPS = ("dump", "compress", "checksum", "upload", "rotate", "notify")
@@ -44,8 +44,11 @@ RESTORE_STEPS = (
     "notify",
 )
 
+#: The links of a drill, in order.
+DRILL_STEPS = ("fetch", "check", "load", "examine", "drop", "notify")
+
 #: What a run that went well is called, by its kind.
-_GOOD_END: dict[Kind, State] = {"backup": "stored", "restore": "done"}
+_GOOD_END: dict[Kind, State] = {"backup": "stored", "restore": "done", "drill": "done"}
 
 #: Why a run began that is a part of a restore.
 SAFETY_TRIGGER = "safety"
@@ -142,6 +145,28 @@ class Run:
         return tuple(step for step in self.steps if step.name == UPLOAD)
 
 
+@dataclass(frozen=True)
+class Passage:
+    """What has become of a run, without its links. Times are UTC."""
+
+    id: str
+    kind: Kind
+    database: str
+    stamp: str
+    trigger: str
+    state: State
+    created: datetime
+    finished: datetime | None
+    failed_step: str | None
+    error: str | None
+    warnings: list[str]
+
+    @property
+    def backup(self) -> str:
+        """The id of the backup that this run makes."""
+        return backup_id(self.database, self.stamp)
+
+
 class Runs:
     """All runs of a ledger."""
 
@@ -200,6 +225,16 @@ class Runs:
             wanted.append(tables.runs.c.state.not_in(tables.ACTIVE))
         with self._engine.connect().execution_options(reads=True) as connection:
             return self._load(connection, *wanted, limit=limit)
+
+    def between(self, start: datetime, end: datetime) -> list[Passage]:
+        """The runs of every kind that began from `start` on and before `end`, oldest first."""
+        query = (
+            sa.select(*(tables.runs.c[column.name] for column in fields(Passage)))
+            .where(tables.runs.c.created >= start, tables.runs.c.created < end)
+            .order_by(tables.runs.c.created, tables.runs.c.id)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return [Passage(**row) for row in connection.execute(query).mappings()]
 
     def lost_on(self, host: str) -> list[Run]:
         """The runs that lie in the spool of `host` and that nobody works on.
@@ -356,6 +391,27 @@ class Runs:
             self._add(connection, now, links, database=database, trigger=SAFETY_TRIGGER, parent=run.id)
         return run
 
+    def begin_drill(self, connection: sa.Connection, database: str, trigger: str) -> Run:
+        """Begin a drill of a backup of `database` inside the caller's transaction.
+
+        It keeps nobody from backing up or restoring. Raises `BusyError` while another drill of it is under way.
+        """
+        now, holds = datetime.now(UTC), f"drill {database}"
+        self._close_lost(connection, holds, now)
+        existing = self._standing_in_the_way(connection, holds, None)
+        if existing is not None:
+            raise _busy(f"a drill of '{database}'", existing)
+        return self._add(
+            connection,
+            now,
+            list(_links(DRILL_STEPS, ())),
+            kind="drill",
+            database=database,
+            trigger=trigger,
+            slot=None,
+            holds=holds,
+        )
+
     def _add(
         self, connection: sa.Connection, now: datetime, links: Sequence[tuple[str, str]], **values: Any
     ) -> Run:
@@ -408,7 +464,7 @@ def good_end(kind: Kind) -> State:
 
 
 def _busy(what: str, existing: Run) -> BusyError:
-    other = "a restore" if existing.kind == "restore" else "a backup"
+    other = f"a {existing.kind}"
     return BusyError(
         f"unable to start {what}: {other}, run {existing.id}, is under way",
         f"follow it with: larder watch {existing.id}",

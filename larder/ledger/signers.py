@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from larder.ledger import tables
+
+
+@dataclass(frozen=True)
+class Known:
+    """A key (base64), who signs with it, and since when (UTC) it is known."""
+
+    public_key: str
+    name: str
+    since: datetime
 
 
 class Signers:
@@ -36,3 +46,9 @@ class Signers:
         query = sa.select(tables.signers.c.public_key, tables.signers.c.name)
         with self._engine.connect().execution_options(reads=True) as connection:
             return {row.public_key: row.name for row in connection.execute(query)}
+
+    def all(self) -> list[Known]:
+        """Every key, in the order in which they became known."""
+        query = sa.select(tables.signers).order_by(tables.signers.c.since, tables.signers.c.public_key)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return [Known(**row) for row in connection.execute(query).mappings()]

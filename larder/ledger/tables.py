@@ -54,7 +54,7 @@ runs = Table(
     "runs",
     metadata,
     Column("id", String(32), primary_key=True),
-    #: Which chain it passes through: `backup`, `restore`.
+    #: Which chain it passes through: `backup`, `restore`, `drill`.
     Column("kind", String(10), nullable=False),
     Column("database", String(63), nullable=False),
     Column("stamp", String(15), nullable=False),
@@ -124,6 +124,8 @@ backups = Table(
     #: The SHA-256 of the manifest's bytes, which the next backup's manifest names.
     Column("manifest", String(64)),
     Column("proof", String(10), nullable=False),
+    #: What its last drill found, `proven` or `broken`; null where none has found anything. `proof` goes by it.
+    Column("drilled", String(10)),
     Column("pinned", Boolean, nullable=False),
 )
 
@@ -172,7 +174,7 @@ signers = Table(
 slots = Table(
     "slots",
     metadata,
-    Column("task", String(30), primary_key=True),
+    Column("task", String(80), primary_key=True),
     Column("slot", Moment, primary_key=True),
 )
 
@@ -247,4 +249,57 @@ audit = Table(
     Column("facts", Text, nullable=False),
     Column("previous", String(64), nullable=False, unique=True),
     Column("hash", String(64), nullable=False, unique=True),
+)
+
+#: Restores that were made to see that a backup restores, and what they found.
+drills = Table(
+    "drills",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("backup", String(80), nullable=False, index=True),
+    Column("database", String(63), nullable=False, index=True),
+    Column("trigger", String(20), nullable=False),
+    #: The store that it is fetched from.
+    Column("store", String(63)),
+    Column("created", Moment, nullable=False),
+    Column("finished", Moment),
+    #: `proven`, `broken` (what came back is not what was there), `failed` (nothing was proven); null: under way.
+    Column("outcome", String(10)),
+    #: How closely was compared: `schema`, `rows`, `content`.
+    Column("level", String(10)),
+    Column("tables", Integer),
+    Column("rows", BigInteger),
+    #: By object, expected against found; a line each.
+    Column("differences", JSON),
+    #: What the proof does not say; a line each.
+    Column("not_covered", JSON),
+    #: How long each of its links took.
+    Column("seconds", JSON),
+    #: From the store to a database that was examined.
+    Column("recovery_seconds", Float),
+    #: Why it failed.
+    Column("error", Text),
+)
+
+#: Objectives that a database did not keep to, and until when. One is open at a time.
+misses = Table(
+    "misses",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("database", String(63), nullable=False, index=True),
+    #: `rpo`, `proof`, `rto`.
+    Column("objective", String(20), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("ended", Moment),
+    #: Whether people were told how it stands now.
+    Column("told", Boolean, nullable=False),
+    Index(
+        "one_open_miss",
+        "database",
+        "objective",
+        unique=True,
+        sqlite_where=text("ended IS NULL"),
+        postgresql_where=text("ended IS NULL"),
+    ),
 )

@@ -207,7 +207,7 @@ def test_a_backup_that_was_altered_after_the_approval_is_not_used(stand: Stand) 
     artifact.write_bytes(data)
     found = said_of(stand, document["request"], run(house, document["request"], token))
     assert (found["failed_step"], found["exit_code"]) == ("fetch", 5)
-    assert "were approved" in found["error"]
+    assert "are wanted" in found["error"]
     assert orders(path) == 0
     # Nothing was begun: neither a safety backup nor a new file.
     assert len(json.loads(house.larder("list", "files", "--json").stdout)) == 1

@@ -1,0 +1,81 @@
+"""How drills end: nothing that they have built stays, and none stays open."""
+
+from __future__ import annotations
+
+from larder.databases import open_scratch
+from larder.drilling import Scratch
+from larder.errors import BusyError, LarderError, NotFoundError, UnreachableError
+from larder.ledger.leases import LAST_STEP
+from larder.ledger.runs import Run
+from larder.spool import Spool, run_folders
+from tasks import chain, context, drill
+from tasks.closing import SCRATCH
+from tasks.step import logger
+
+#: Why a drill began that so many backups have called for.
+EVERY = "every"
+
+
+def scratch_for(run: Run) -> Scratch:
+    """Where the drill that `run` is restores into; its folder in the spool need not be there."""
+    settings, ledger = context.settings(), context.ledger()
+    database = settings.database(run.database)
+    backup = ledger.backups.get(ledger.drills.get(run.id).backup)
+    engine = backup.engine if backup else database.engine
+    return open_scratch(database, engine, run.id, Spool(settings.spool_dir, run.id).folder / SCRATCH)
+
+
+def settle() -> None:
+    """Have drills closed whose run was ended from outside, or whose last message is lost."""
+    ledger = context.ledger()
+    for open_drill in ledger.drills.unclosed():
+        run = ledger.runs.get(open_drill.run)
+        if not run.over:
+            continue
+        if run.step_named(LAST_STEP).state in ("done", "failed"):
+            ledger.drills.close(run)
+            continue
+        try:
+            chain.send(run, LAST_STEP)
+        except UnreachableError as error:
+            logger.error("drill %s is over, and could not be closed: %s", run.id, error.message)
+
+
+def clear_up() -> None:
+    """Remove what drills that are over have left on this host: a folder in the spool says that there may be some."""
+    ledger, spool_dir = context.ledger(), context.settings().spool_dir
+    for folder in run_folders(spool_dir):
+        try:
+            run = ledger.runs.get(folder.name) if folder.name.isascii() else None
+        except NotFoundError:
+            continue
+        if run is None or run.kind != "drill" or not run.over:
+            continue
+        try:
+            scratch_for(run).drop()
+        except LarderError as error:
+            logger.error("what drill %s has left could not be removed: %s", run.id, error.message)
+            continue
+        Spool(spool_dir, run.id).remove()
+        logger.info("drill %s is over, and nothing of it is left", run.id)
+
+
+def begin_due() -> None:
+    """Begin the drills of databases that have been backed up `drill_every` times since their last one."""
+    for name, database in context.settings().databases.items():
+        if database.drill_every is None:
+            continue
+        last = next(iter(context.ledger().drills.latest(name, limit=1)), None)
+        since = [
+            backup
+            for backup in context.ledger().backups.all(name).values()
+            if last is None or backup.created > last.created
+        ]
+        if len(since) < database.drill_every:
+            continue
+        try:
+            drill.start_one_of(name, EVERY)
+        except BusyError:
+            continue
+        except LarderError as error:
+            logger.error("unable to begin the drill of '%s': %s", name, error.message)

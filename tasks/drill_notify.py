@@ -1,0 +1,77 @@
+"""notify, of a drill: nothing of it is left, what it found is written down, and whoever is to know is told."""
+
+from __future__ import annotations
+
+from larder import notifiers
+from larder.errors import IntegrityError, LarderError
+from larder.ledger.drills import Drill
+from larder.notifiers import Notice
+from larder.streams import digest_file
+from tasks.restoration import Fetched, bound, scratch_of
+from tasks.step import Work, step, stored
+
+
+@step("notify", "drill", spares=stored)
+def notify(work: Work) -> None:
+    """Close the drill, however it went. A notice that can't be sent never changes what was found."""
+    failed = work.run.state == "failed"
+    if failed and _does_not_decode(work):
+        work.ledger.drills.condemn(work.run.id, bound(work).backup, work.run.error or "")
+    gone = _clear_up(work) if failed else True
+    drill = work.ledger.drills.close(work.run)
+    notice = _notice(work, drill, failed=failed)
+    for problem in notifiers.tell(work.settings.notifiers.values(), notice):
+        work.warn(problem)
+    if gone:
+        work.spool.remove()
+    if not failed:
+        work.say("Drill completed successfully!")
+
+
+def _does_not_decode(work: Work) -> bool:
+    """Whether the artifact's own bytes are at fault, and not the disk that it was fetched to."""
+    if work.run.failed_step not in ("check", "load") or work.run.exit_code != IntegrityError.exit_code:
+        return False
+    try:
+        fetched = work.spool.result("fetch", Fetched)
+        return digest_file(work.spool.path("fetch") / fetched.artifact).sha256 == bound(work).sha256
+    except (LarderError, OSError):
+        # Another host's guard has sent this, or the backup was deleted meanwhile: nothing is known.
+        return False
+
+
+def _clear_up(work: Work) -> bool:
+    """Remove what was built. Where that can't be done now, the folder in the spool stays, and the guard tries again."""
+    try:
+        scratch_of(work).drop()
+    except LarderError as error:
+        work.complain(f"What this drill has left could not be removed yet: {error.message}")
+        return False
+    return True
+
+
+def _notice(work: Work, drill: Drill, *, failed: bool) -> Notice:
+    run = work.run
+    backup = work.ledger.backups.get(drill.backup)
+    return Notice(
+        event="failure" if failed else "success",
+        database=run.database,
+        run=run.id,
+        artifact=backup.artifact if backup else None,
+        size=backup.size if backup else None,
+        seconds=run.seconds,
+        created=(backup.created if backup else run.created).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        proof=backup.proof if backup else None,
+        warnings=tuple(run.warnings),
+        step=run.failed_step,
+        error=run.error,
+        hint=run.hint,
+        about="drill",
+        backup=drill.backup,
+        outcome=drill.outcome,
+        level=drill.level,
+        tables=drill.tables,
+        rows=drill.rows,
+        recovery_seconds=drill.recovery_seconds,
+        differences=tuple(drill.differences or ()),
+    )
