@@ -20,11 +20,11 @@ INSTALL_REDIS := $(PIP) $(REDIS) --only-binary :all: 2>/dev/null || command -v r
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help setup backup test faults check format bench lock clean
+.PHONY: help setup backup demo-drill test faults check format bench lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
-		printf '%-14s %s\n' "$$target" "$$words"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
+		printf '%-17s %s\n' "$$target" "$$words"; done
 
 setup: .venv/.dev ## .venv with everything, for use and for development
 
@@ -33,6 +33,11 @@ backup: .venv/.runtime ## back up what DATABASE_URL or larder.toml names; with n
 		$(BIN)/python -m console.sample && export DATABASE_URL=sqlite:///sample/shop.db || exit 1; \
 	fi; \
 	exec $(BIN)/larder backup
+
+demo-drill: .venv/.runtime ## from nothing to `proven`: a sample database, its backup, and a drill of that
+	@$(BIN)/python -m console.sample
+	@cd sample && export DATABASE_URL=sqlite:///shop.db BACKUP_DIR=backups && unset REDIS_URL LARDER_CONFIG && \
+		../$(BIN)/larder backup && ../$(BIN)/larder drill
 
 test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

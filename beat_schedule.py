@@ -57,7 +57,7 @@ class DatabaseSchedule(BaseSchedule):
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What beat sends, and when: a `backup` for each database, `drill` and `verify` where asked for, and the `guard`."""
+    """What beat sends, and when: a `backup` for each database, `drill` and `verify` where wanted, and `guard`."""
     entries = {
         f"backup {name}": _entry("backup", database, database.schedule, settings)
         for name, database in settings.databases.items()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 from console import output
@@ -12,10 +14,44 @@ from larder.config import DatabaseSettings, Settings
 from larder.errors import ConfigurationError
 from larder.ledger import Ledger
 from larder.ledger.backups import Backup
+from larder.ledger.drills import Drill
 from larder.ledger.runs import Run
+from larder.objectives import Facts, Objective, judge
 from larder.progress import human_seconds, short_size
 from larder.schedule import next_slot, offset
 from tasks import context
+from tasks.objectives import facts_of
+
+#: What the table is headed with.
+_HEADINGS = (
+    "database",
+    "",
+    "newest backup",
+    ">age",
+    ">size",
+    "proof",
+    "copies",
+    ">proven",
+    ">recovery",
+    "last run",
+    "next run (UTC)",
+)
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What drills have shown of a database, and how its objectives stand."""
+
+    facts: Facts
+    objectives: tuple[Objective, ...]
+    #: The newest one that has come to anything.
+    drill: Drill | None
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is anything about it that somebody should see to."""
+        broken = self.drill is not None and self.drill.outcome == "broken"
+        return broken or any(objective.met is False for objective in self.objectives)
 
 
 def print_status(*, as_json: bool) -> int:
@@ -26,31 +62,31 @@ def print_status(*, as_json: bool) -> int:
             "unable to tell how databases are: none is configured",
             "set DATABASE_URL, or write larder.toml; larder list shows what the stores hold",
         )
-    states = [_state(database, settings, ledger) for database in settings.databases.values()]
+    now = datetime.now(UTC)
+    facts = facts_of(settings, ledger)
+    proofs = {
+        name: _Proof(
+            facts[name], tuple(judge(database, facts[name], now).values()), _last_drill(ledger, name)
+        )
+        for name, database in settings.databases.items()
+    }
+    states = [
+        _state(database, settings, ledger, proofs[name]) for name, database in settings.databases.items()
+    ]
     if as_json:
         output.print_json(states)
     else:
         output.print_table(
-            (
-                "database",
-                "",
-                "newest backup",
-                ">age",
-                ">size",
-                "proof",
-                "copies",
-                "last run",
-                "next run (UTC)",
-            ),
+            _HEADINGS,
             [_row(state) for state in states],
         )
         for state in states:
-            for line in _remarks(state):
+            for line in (*_remarks(state), *_remarks_on_proof(proofs[state["database"]])):
                 output.out.print(f"[yellow]{escape(state['database'])}:[/] {escape(line)}")
     return 0 if all(state["safe"] for state in states) else 1
 
 
-def _state(database: DatabaseSettings, settings: Settings, ledger: Ledger) -> dict[str, Any]:
+def _state(database: DatabaseSettings, settings: Settings, ledger: Ledger, proof: _Proof) -> dict[str, Any]:
     backups = list(ledger.backups.all(database.name).values())
     newest = backups[-1] if backups else None
     last = next(iter(ledger.runs.latest(database.name, limit=1, over=True)), None)
@@ -59,7 +95,7 @@ def _state(database: DatabaseSettings, settings: Settings, ledger: Ledger) -> di
     due = next_slot(database.schedule, database.timezone, datetime.now(UTC) - delay) + delay
     return {
         "database": database.name,
-        "safe": _is_safe(newest, last),
+        "safe": _is_safe(newest, last) and not proof.missed,
         "backup": newest.id if newest else None,
         "created": newest.created if newest else None,
         "size": newest.size if newest else None,
@@ -70,6 +106,35 @@ def _state(database: DatabaseSettings, settings: Settings, ledger: Ledger) -> di
         "last_run": _last_run(last),
         "running": {"run": active.id, "step": active.step, "progress": active.progress} if active else None,
         "next_run": due,
+        "newest_proven": proof.facts.proven,
+        "proven_created": proof.facts.proven_created,
+        "recovery_seconds": proof.facts.recovery_seconds,
+        "objectives": {objective.name: _standing(objective) for objective in proof.objectives},
+        "last_drill": _drill(proof.drill),
+    }
+
+
+def _last_drill(ledger: Ledger, name: str) -> Drill | None:
+    # One at most is under way.
+    return next((drill for drill in ledger.drills.latest(name, limit=2) if drill.outcome), None)
+
+
+def _standing(objective: Objective) -> dict[str, Any]:
+    seconds = None if objective.value is None else round(objective.value, 3)
+    return {"seconds": seconds, "target": objective.target, "met": objective.met}
+
+
+def _drill(drill: Drill | None) -> dict[str, Any] | None:
+    if drill is None:
+        return None
+    return {
+        "run": drill.run,
+        "backup": drill.backup,
+        "outcome": drill.outcome,
+        "finished": drill.finished,
+        "level": drill.level,
+        "recovery_seconds": drill.recovery_seconds,
+        "error": drill.error,
     }
 
 
@@ -99,6 +164,17 @@ def _remarks(state: dict[str, Any]) -> Iterator[str]:
     if last:
         yield from [f"the last run failed: {last['error']}"] if last["error"] else []
         yield from last["warnings"]
+
+
+def _remarks_on_proof(proof: _Proof) -> Iterator[str]:
+    for objective in proof.objectives:
+        if objective.met is False:
+            yield f"{objective.name} is missed: {objective.detail}"
+    drill = proof.drill
+    if drill is None or drill.outcome == "proven":
+        return
+    what = "found it broken" if drill.outcome == "broken" else "failed"
+    yield f"the last drill, of {drill.backup}, {what}{f': {drill.error}' if drill.error else ''}"
 
 
 def _last_run(run: Run | None) -> dict[str, Any] | None:
@@ -132,6 +208,21 @@ def _row(state: dict[str, Any]) -> tuple[object, ...]:
         short_size(state["size"]) if state["size"] is not None else "-",
         state["proof"] or "-",
         f"{len(state['stores'])} of {len(state['stores']) + len(state['missing_stores'])}",
+        output.age(state["proven_created"]) if state["proven_created"] else "never",
+        _recovery(state["objectives"]["rto"]),
         shown,
         output.moment(state["next_run"]),
     )
+
+
+def _recovery(rto: dict[str, Any]) -> str:
+    """`12 m of 30 m`: what it took, against what it may take."""
+    return "-" if rto["seconds"] is None else f"{_short(rto['seconds'])} of {_short(rto['target'])}"
+
+
+def _short(seconds: float) -> str:
+    """A time in one unit, rounded up, so that none that is over its target reads as if it were not."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * length:
+            return f"{ceil(seconds / length)} {unit}"
+    return f"{ceil(seconds)} s"

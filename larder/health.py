@@ -14,6 +14,7 @@ from larder.config import DatabaseSettings, Settings, StoreSettings
 from larder.databases import open_database
 from larder.errors import LarderError
 from larder.ledger import Ledger
+from larder.objectives import is_drilled
 from larder.progress import human_size
 from larder.signing import host_signer
 from larder.spool import make_private
@@ -59,6 +60,7 @@ def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Ch
     for database in settings.databases.values():
         yield from _database(database, settings)
         yield from _recipients(database)
+        yield from _drills(database)
         if ledger:
             yield from _space(database, settings, ledger[0])
 
@@ -147,6 +149,18 @@ def _recipients(database: DatabaseSettings) -> Iterator[Check]:
             "warning",
             "has one recipient: who loses that key has lost the backups",
             "add a second one to encrypt_to, whose key is kept elsewhere",
+        )
+
+
+def _drills(database: DatabaseSettings) -> Iterator[Check]:
+    """Whether anything proves its backups; a stored one has been read back, and not restored."""
+    if not is_drilled(database):
+        yield Check(
+            "drills",
+            database.name,
+            "warning",
+            "its backups are never proven",
+            'set drill = "0 4 * * 0"',
         )
 
 

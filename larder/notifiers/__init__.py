@@ -24,16 +24,17 @@ TIMEOUT = 10
 
 @dataclass(frozen=True)
 class Notice:
-    """How a run, or a verification of what is kept, went."""
+    """How a run, or a verification of what is kept, went; or that an objective is missed, or met again."""
 
-    event: Literal["success", "failure"]
+    #: `recovered`: what was told as a failure is none any more.
+    event: Literal["success", "failure", "recovered"]
     database: str
     #: The run's id; empty where there is none.
     run: str
     #: The artifact's file name and size in bytes; None where there is none.
     artifact: str | None
     size: int | None
-    #: From the run's start to its end.
+    #: From the run's start to its end; of an objective, for how long it has been missed.
     seconds: float
     #: ISO 8601, UTC: when the backup was taken.
     created: str
@@ -45,10 +46,23 @@ class Notice:
     step: str | None = None
     error: str | None = None
     hint: str | None = None
-    about: Literal["backup", "verification", "restore"] = "backup"
+    about: Literal["backup", "verification", "restore", "drill", "objective"] = "backup"
     #: A restore's request, and the address that it went into.
     request: str = ""
     target: str = ""
+    #: A drill's backup, what it found (`proven`, `broken`, `failed`) and how closely it compared.
+    backup: str = ""
+    outcome: str | None = None
+    level: str | None = None
+    tables: int | None = None
+    rows: int | None = None
+    #: From the store to a database that was examined, in seconds.
+    recovery_seconds: float | None = None
+    #: By object, expected against found; or the checks that are not true. A line each.
+    differences: tuple[str, ...] = ()
+    #: The objective's word in the configuration, and how it stands, in words.
+    objective: str = ""
+    detail: str = ""
 
 
 class Notifier(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.error import URLError
 
@@ -12,6 +13,7 @@ from slack_sdk.webhook import WebhookClient
 from larder import notifiers
 from larder.errors import RefusedError, UnreachableError
 from larder.notifiers import Notice, Notifier
+from larder.objectives import span
 from larder.progress import human_seconds, human_size
 from larder.secret import redact
 
@@ -21,6 +23,9 @@ LONGEST = 2500
 #: The same for one of a block's fields, of which Slack takes 2000.
 LONGEST_FIELD = 500
 
+#: How many of a drill's differences are shown.
+SHOWN = 10
+
 #: What Slack says when it refuses: `no_service`. Others repeat the address in a page of their own.
 _WORDS = re.compile(r"[a-z_ ]{1,60}")
 
@@ -29,6 +34,7 @@ _SUBJECTS = {
     "backup": "Backup of",
     "verification": "Verification of the backups of",
     "restore": "Restore into",
+    "drill": "Drill of",
 }
 
 _SPELLED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -41,7 +47,7 @@ class Slack(Notifier):
     """Writes to one channel."""
 
     def send(self, notice: Notice) -> None:
-        """Tell about one run. Raises `UnreachableError`, or `RefusedError` where Slack does not know the address."""
+        """Send one message. Raises `UnreachableError`, or `RefusedError` where Slack does not know the address."""
         client = WebhookClient(
             self.settings.url.get_secret_value(),
             timeout=notifiers.TIMEOUT,
@@ -78,8 +84,8 @@ def _reason(error: BaseException) -> str:
 
 def _headline(notice: Notice) -> str:
     """One line, which phones show."""
-    if notice.about == "verification":
-        return _escaped(f"{_title(notice)}: {notice.error}")
+    if notice.about in _OTHER_FACTS:
+        return _escaped(f"{_title(notice)}: {_OTHER_FACTS[notice.about](notice)}")
     if notice.event == "failure":
         return _escaped(f"{_title(notice)} at {notice.step or 'start'}")
     if notice.about == "restore":
@@ -88,7 +94,31 @@ def _headline(notice: Notice) -> str:
     return _escaped(f"Backup of {notice.database} done: {facts}")
 
 
+def _of_drill(notice: Notice) -> str:
+    if _is_broken(notice):
+        return f"{notice.backup} is not what was backed up, {_count(len(notice.differences), 'difference')}"
+    if notice.event == "failure":
+        return f"at {notice.step or 'start'}, which proves nothing of {notice.backup or 'any backup'}"
+    facts = f"{_count(notice.tables, 'table')}, {_count(notice.rows, 'row')}, {_recovered(notice)}"
+    return f"{notice.backup} proven, {facts}"
+
+
+def _of_objective(notice: Notice) -> str:
+    return notice.detail or f"after {span(notice.seconds)}"
+
+
+#: What the line for phones says of what is no passage of a backup or restore, after its title.
+_OTHER_FACTS: dict[str, Callable[[Notice], str]] = {
+    "verification": lambda notice: notice.error or "unknown",
+    "drill": _of_drill,
+    "objective": _of_objective,
+}
+
+
 def _title(notice: Notice) -> str:
+    if notice.about == "objective":
+        end = "missed" if notice.event == "failure" else "met again"
+        return f"{notice.objective} of {notice.database} {end}"
     end = "failed" if notice.event == "failure" else "done"
     return f"{_SUBJECTS[notice.about]} {notice.database} {end}"
 
@@ -98,20 +128,69 @@ def _blocks(notice: Notice) -> list[dict[str, Any]]:
     title = f"{'❌' if failed else '✅'} {_title(notice)}"
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": title[:150]}},
-        {
-            "type": "section",
-            "fields": [_field(*fact) for fact in (_failure(notice) if failed else _success(notice))],
-        },
+        {"type": "section", "fields": [_field(*fact) for fact in _facts(notice)]},
     ]
     if failed:
-        blocks.append(_section("Cause", notice.error or "unknown"))
+        blocks.append(
+            _differences(notice) if notice.differences else _section("Cause", notice.error or "unknown")
+        )
         if notice.hint:
             blocks.append(_section("What to do", notice.hint))
+    elif notice.detail:
+        blocks.append(_section("Now", notice.detail))
     if notice.warnings:
         blocks.append(_section("Warnings", "\n".join(f"• {warning}" for warning in notice.warnings)))
-    footer = " · ".join(filter(None, [f"run {notice.run}" if notice.run else "", notice.created]))
+    since = "since " if notice.about == "objective" else ""
+    footer = " · ".join(filter(None, [f"run {notice.run}" if notice.run else "", since + notice.created]))
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _escaped(footer)}]})
     return blocks
+
+
+def _facts(notice: Notice) -> list[tuple[str, str]]:
+    if notice.about == "objective":
+        missed_for = [("Missed for", span(notice.seconds))] if notice.event == "recovered" else []
+        return [("Database", notice.database), ("Objective", notice.objective), *missed_for]
+    if notice.about == "drill":
+        return _drill(notice)
+    return _failure(notice) if notice.event == "failure" else _success(notice)
+
+
+def _drill(notice: Notice) -> list[tuple[str, str]]:
+    found = [
+        ("Database", notice.database),
+        ("Backup", notice.backup or "none"),
+        ("Found", notice.outcome or "nothing"),
+        *([("Step", notice.step or "start")] if notice.event == "failure" else []),
+    ]
+    if notice.level is not None:
+        found += [
+            ("Compared", notice.level),
+            ("Tables", f"{notice.tables or 0:,}"),
+            ("Rows", f"{notice.rows or 0:,}"),
+        ]
+    if notice.recovery_seconds is not None:
+        found.append(("Recovery", human_seconds(notice.recovery_seconds)))
+    return found
+
+
+def _differences(notice: Notice) -> dict[str, Any]:
+    shown = [f"• {line}" for line in notice.differences[:SHOWN]]
+    if len(notice.differences) > SHOWN:
+        shown.append(f"… and {len(notice.differences) - SHOWN} more")
+    return _section("Differences" if _is_broken(notice) else "Checks that are not true", "\n".join(shown))
+
+
+def _is_broken(notice: Notice) -> bool:
+    return notice.outcome == "broken"
+
+
+def _recovered(notice: Notice) -> str:
+    seconds = notice.recovery_seconds
+    return f"recovered in {human_seconds(notice.seconds if seconds is None else seconds)}"
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"{number or 0:,} {what}{'' if number == 1 else 's'}"
 
 
 def _success(notice: Notice) -> list[tuple[str, str]]:

@@ -54,6 +54,78 @@ FAILED = Notice(
     hint="grant SELECT on all tables to role 'backup'",
 )
 
+#: What drills and objectives add. Each text is one that a reader needs.
+DRILL = Notice(
+    event="success",
+    database="shop",
+    run="01J9ZK",
+    artifact="backup_postgres_20251016_020000.sql.gz",
+    size=45_000_000,
+    seconds=90,
+    created="2025-10-16T02:00:00Z",
+    proof="proven",
+    about="drill",
+    backup="shop/20251016_020000",
+    outcome="proven",
+    level="rows",
+    tables=12,
+    rows=34_567,
+    recovery_seconds=72.4,
+)
+
+BROKEN = replace(
+    DRILL,
+    event="failure",
+    outcome="broken",
+    proof="broken",
+    step="examine",
+    error="unable to prove backup shop/20251016_020000: what came back is not what was backed up",
+    hint="make another",
+    differences=tuple(f"table public.t{number}: 3 rows, found 2" for number in range(12)),
+)
+
+UNPROVEN = replace(
+    DRILL,
+    event="failure",
+    outcome="failed",
+    proof="stored",
+    level=None,
+    tables=None,
+    rows=None,
+    recovery_seconds=None,
+    step="load",
+    error="unable to find initdb",
+    hint="install PostgreSQL 18",
+)
+
+MISSED = Notice(
+    event="failure",
+    database="shop",
+    run="",
+    artifact=None,
+    size=None,
+    seconds=60,
+    created="2025-10-16T02:00:00Z",
+    proof=None,
+    error="newest backup is 3 d 4 h old, 24 h are allowed",
+    hint="larder backup shop",
+    about="objective",
+    objective="rpo",
+    detail="newest backup is 3 d 4 h old, 24 h are allowed",
+)
+
+MET_AGAIN = replace(
+    MISSED, event="recovered", seconds=7500, error=None, hint=None, detail="newest backup is 5 min old"
+)
+
+OTHERS = {
+    "proven": (DRILL, ("shop/20251016_020000", "rows", "12", "34,567", "1 min 12 s", "01J9ZK")),
+    "broken": (BROKEN, ("shop/20251016_020000", "t0: 3 rows, found 2", "and 2 more", "make another")),
+    "unproven": (UNPROVEN, ("shop/20251016_020000", "load", "initdb", "install PostgreSQL 18")),
+    "missed": (MISSED, ("rpo", "shop", "3 d 4 h old", "larder backup shop", "2025-10-16T02:00:00Z")),
+    "met again": (MET_AGAIN, ("rpo", "shop", "met again", "2 h 5 min", "5 min old")),
+}
+
 
 class Server(ThreadingHTTPServer):
     """Keeps what it is sent, and answers as it is told to."""
@@ -159,10 +231,21 @@ def test_tells_once_with_all_that_matters(notifier: Notifier, server: Server, no
     assert [fact for fact in wanted[notice.event] if fact not in text] == []
 
 
+@pytest.mark.parametrize(("notice", "wanted"), OTHERS.values(), ids=OTHERS)
+def test_tells_of_drills_and_objectives(
+    notifier: Notifier, server: Server, notice: Notice, wanted: tuple[str, ...]
+) -> None:
+    notifier.send(notice)
+    [told] = server.received
+    assert [fact for fact in wanted if fact not in told.decode()] == []
+
+
 def test_least_of_facts_is_enough(notifier: Notifier, server: Server) -> None:
     notifier.send(replace(FAILED, step=None, error=None, hint=None))
     notifier.send(replace(DONE, artifact=None, size=None, proof=None, stores=(), warnings=()))
-    assert len(server.received) == 2
+    notifier.send(replace(UNPROVEN, step=None, error=None, hint=None, backup="", outcome=None, run=""))
+    notifier.send(replace(MET_AGAIN, detail=""))
+    assert len(server.received) == 4
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -231,6 +314,16 @@ def test_slack_gets_a_line_for_phones(slack: Notifier, server: Server) -> None:
     )
     slack.send(FAILED)
     assert message(server)["text"] == "Backup of shop failed at dump"
+    for notice, text in {
+        DRILL: "Drill of shop done: shop/20251016_020000 proven, 12 tables, 34,567 rows, recovered in 1 min 12 s",
+        BROKEN: "Drill of shop failed: shop/20251016_020000 is not what was backed up, 12 differences",
+        UNPROVEN: "Drill of shop failed: at load, which proves nothing of shop/20251016_020000",
+        MISSED: "rpo of shop missed: newest backup is 3 d 4 h old, 24 h are allowed",
+        MET_AGAIN: "rpo of shop met again: newest backup is 5 min old",
+        replace(MET_AGAIN, detail=""): "rpo of shop met again: after 2 h 5 min",
+    }.items():
+        slack.send(notice)
+        assert message(server)["text"] == text
 
 
 def test_slack_text_is_escaped(slack: Notifier, server: Server) -> None:

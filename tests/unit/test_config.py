@@ -108,7 +108,7 @@ def test_the_variables_of_the_users_documents(folder: Path) -> None:
     assert settings.database("shop").retention.days == 7
     assert settings.stores["local"].path == folder / "kept"
     assert settings.notifiers["slack"].url.get_secret_value() == HOOK
-    assert settings.notifiers["slack"].on == ("success", "failure")
+    assert settings.notifiers["slack"].on == ("success", "failure", "recovered")
     assert settings.warnings == ()
 
 
@@ -480,7 +480,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(write: Write) -> None:
         "stores.nas.path": "is missing",
         "stores.nas.pth": "unknown key (did you mean 'path'?)",
         "notifiers.ops.url": "is missing (write url, or url_env with a variable's name)",
-        "notifiers.ops.on.0": "has to be 'success' or 'failure'",
+        "notifiers.ops.on.0": "has to be 'success', 'failure' or 'recovered'",
     }
     assert found["databases.shop.compression"].startswith("there is no 'rar'; use one of: gzip")
     assert found["stores.local.type"].startswith("there is no 'ftp'")

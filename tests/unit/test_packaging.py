@@ -163,5 +163,5 @@ def test_the_locks_are_up_to_date_with_the_requirements(project: dict[str, Any])
 def test_every_make_target_says_what_it_does() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     [phony] = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)
-    described = re.findall(r"^([a-z]+):.*## \S", text, re.MULTILINE)
+    described = re.findall(r"^([a-z-]+):.*## \S", text, re.MULTILINE)
     assert described == phony.split()
