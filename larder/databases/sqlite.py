@@ -14,9 +14,11 @@ from urllib.parse import quote, unquote
 
 from larder.codecs import Codec
 from larder.databases import Database, Dump, Look, Piece
-from larder.databases._sqlite_examine import tables
+from larder.databases._sqlite_examine import orphans, schema, tables
 from larder.databases._sqlite_holders import connect, immutable, pragma
 from larder.databases._sqlite_restore import SqliteRestorer
+from larder.databases._sqlite_scratch import SqliteScratch
+from larder.drilling import Scratch
 from larder.errors import ConfigurationError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.progress import Progress
 from larder.restoring import Plan, Restorer
@@ -119,6 +121,11 @@ def restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
     return SqliteRestorer(settings, plan, path_in(url, settings.base), lambda path: _respelled(url, path))
 
 
+def scratch(settings: DatabaseSettings, drill: str, folder: Path) -> Scratch:
+    """Where drill `drill` restores a backup into: a file in `folder`."""
+    return SqliteScratch(settings, drill, folder)
+
+
 def _written(url: str) -> str:
     match = _URL.match(url)
     if match is not None:
@@ -171,6 +178,7 @@ class SqliteDatabase(Database):
                 _copy(source, copy, progress)
             warnings = self._check(copy)
             found = tables(copy, self.settings.row_counts == "exact")
+            written, (orphaned, _) = schema(copy), orphans(copy)
         hashed = digest_file(copy)
         return Dump(
             form="file",
@@ -179,7 +187,12 @@ class SqliteDatabase(Database):
             server_version=sqlite3.sqlite_version,
             tool=_TOOL,
             snapshot_at=taken_at,
-            fingerprint={"row_counts": self.settings.row_counts, "tables": found},
+            fingerprint={
+                "row_counts": self.settings.row_counts,
+                "tables": found,
+                "schema": written,
+                "foreign_keys": orphaned,
+            },
             warnings=[*warnings, *([] if found else ["the database holds no table"])],
         )
 

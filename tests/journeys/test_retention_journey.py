@@ -219,9 +219,10 @@ def test_an_emptied_database_halts_rotation_and_the_operator_overrules_it(house:
     old = age(house, [60])
     fill(house.folder / "shop.db", 0)
     document = back_up(house)
-    (warning,) = document["warnings"]
+    warning, rows = document["warnings"]
     assert warning.startswith("Rotation of 'shop' is halted: ")
     assert "less than half" in warning
+    assert rows.startswith("More than half of the rows went since shop/")
     assert "larder prune shop --force" in warning
     assert len(listed(house)) == 3
     done = house.larder("prune", "shop")
