@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -80,6 +81,15 @@ class StalledError(UnreachableError):
     """No byte has moved for too long; another try may fare better."""
 
 
+@dataclass(frozen=True)
+class Account:
+    """A user of this machine that a command runs as: in their own group, and in no other."""
+
+    name: str
+    uid: int
+    gid: int
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a command may see: where programs and the home folder are, messages in English, and `extra`."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -94,6 +104,7 @@ class Process:
     called about twice a second, and whatever it raises ends the command. With `output=False` standard output is
     thrown away; with `input=True` the command reads what `feed` is given. `death_signal` is what the command gets
     when the worker dies: SIGTERM lets it end children of its own. `folder` is where it works; else where we do.
+    `account` is who it runs as, which takes root; else we do.
 
     Raises `ConfigurationError` where the command cannot be started.
     """
@@ -110,6 +121,7 @@ class Process:
         watch: Callable[[], None] | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
         folder: Path | None = None,
+        account: Account | None = None,
     ) -> None:
         self.tool = os.path.basename(argv[0])  # noqa: PTH119 - a word for messages
         self._argv = list(argv)
@@ -121,6 +133,7 @@ class Process:
         self._watch = watch
         self._death_signal = death_signal
         self._folder = folder
+        self._account = account
         self._tail = bytearray()
         self._ended = False
         self._watched_at = 0.0
@@ -137,6 +150,10 @@ class Process:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
+                user=self._account.uid if self._account else None,
+                group=self._account.gid if self._account else None,
+                extra_groups=[] if self._account else None,
+                # Called after the change of user, with which the kernel forgets what it sets.
                 preexec_fn=lambda: die_with(parent, self._death_signal),
             )
         except OSError as error:
@@ -172,6 +189,11 @@ class Process:
     def tail(self) -> str:
         """The end of what it wrote to standard error, masked."""
         return redact(bytes(self._tail).decode("utf-8", errors="replace"))
+
+    @property
+    def over(self) -> bool:
+        """Whether it has exited, well or not."""
+        return self._has_exited()
 
     def output(self) -> Iterator[bytes]:
         """Its standard output to the end, up to 1 MiB at a time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,22 +120,62 @@ def _restricts(version: tuple[int, int]) -> bool:
     return major >= 18 or minor >= _RESTRICTS.get(major, 1000)
 
 
+@dataclass(frozen=True, order=True)
+class Server:
+    """The server's programs in one folder, by the version of its postgres."""
+
+    version: tuple[int, int]
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.version[0]}.{self.version[1]}"
+
+
+def choose_server(wanted: str, folders: Iterable[Path]) -> Server:
+    """The server of this machine that a database of a server of version `wanted` (`16.4`) comes back into.
+
+    The newest of its own major version; where there is none, of the nearest one that is newer.
+
+    Raises `ConfigurationError` naming both versions where none is new enough.
+    """
+    match = re.match(r"\d+", wanted)
+    major = int(match[0]) if match else 0
+    found = [
+        Server(version, folder)
+        for version, folder in _found("postgres", folders)
+        if (folder / "initdb").is_file()
+    ]
+    suitable = [server for server in found if server.version[0] >= major]
+    if suitable:
+        nearest = min(server.version[0] for server in suitable)
+        return max(server for server in suitable if server.version[0] == nearest)
+    best = f"the newest on this machine is {max(found)}" if found else "there is none on this machine"
+    raise ConfigurationError(
+        f"unable to find a PostgreSQL server for a backup of PostgreSQL {wanted}: {best}",
+        f"install version {major} of the server (Debian, Ubuntu: apt install postgresql-{major}), name its folder as "
+        "postgres_bin in larder.toml, or a server for drills as scratch_url",
+    )
+
+
 def available(folders: Iterable[Path]) -> list[Client]:
     """Every pg_dump of this machine that says its version, those in `folders` included."""
+    return [Client(version, folder) for version, folder in _found("pg_dump", folders)]
+
+
+def _found(word: str, folders: Iterable[Path]) -> Iterator[tuple[tuple[int, int], Path]]:
+    """Version and folder of each program `word` of this machine that says its version."""
     usual = [found for pattern in USUAL_FOLDERS for found in Path("/").glob(pattern[1:])]
     on_path = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
-    found = []
     for folder in dict.fromkeys([*folders, *on_path, *usual]):
         try:
-            program = (folder / "pg_dump").resolve(strict=True)
+            program = (folder / word).resolve(strict=True)
             stamp = program.stat().st_mtime_ns
         except OSError:
             continue
         # Debian's wrapper picks a version by its own lights; the real ones lie in /usr/lib/postgresql.
         version = None if program.name == "pg_wrapper" else _version(str(program), stamp)
         if version is not None:
-            found.append(Client(version, program.parent))
-    return found
+            yield version, program.parent
 
 
 @functools.lru_cache(maxsize=64)

@@ -17,9 +17,11 @@ from larder.databases._postgres_dump import Dumper
 from larder.databases._postgres_in_place import PostgresInPlace
 from larder.databases._postgres_restore import PostgresRestorer
 from larder.databases._postgres_schema import PostgresSchema
+from larder.databases._postgres_scratch import PostgresScratch
 from larder.databases._postgres_selection import PostgresSelection
 from larder.databases._postgres_snapshot import Snapshot
 from larder.databases._postgres_urls import public_url, with_secrets_of
+from larder.drilling import Scratch
 from larder.progress import Progress
 from larder.restoring import Mode, Plan, Restorer
 
@@ -34,6 +36,7 @@ __all__ = [
     "public_url",
     "recognises",
     "restorer",
+    "scratch",
     "sibling",
     "with_secrets_of",
 ]
@@ -68,6 +71,11 @@ def restorer(settings: DatabaseSettings, plan: Plan) -> Restorer:
     if plan.selective and plan.mode in ("swap", "new"):
         return PostgresSelection(settings, plan)
     return _RESTORERS[plan.mode](settings, plan)
+
+
+def scratch(settings: DatabaseSettings, drill: str, folder: Path) -> Scratch:
+    """See `larder.databases.open_scratch`."""
+    return PostgresScratch(settings, drill, folder)
 
 
 class PostgresDatabase(Database):
