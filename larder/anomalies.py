@@ -139,9 +139,9 @@ def _changed_schema(since: str, before: Mapping[str, Any], now: Mapping[str, Any
 def _turned_back(since: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     had, has = before.get("sequences", {}), now.get("sequences", {})
     found = [
-        f"'{_shown(name)}' is at {has[name]}, and was at {had[name]}"
+        f"'{_shown(name)}' is at {has[name]['to'][0]}, and was at {had[name]['to'][0]}"
         for name in sorted(has.keys() & had.keys())
-        if isinstance(has[name], int) and isinstance(had[name], int) and has[name] < had[name]
+        if (has[name]["to"][0] - had[name]["to"][0]) * has[name]["by"] < 0
     ]
     if found:
         yield f"Sequences went back {since}, and may give numbers again: {_listed(found, _OBJECTS, '; ')}"

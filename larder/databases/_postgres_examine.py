@@ -138,9 +138,9 @@ def examine(
     with contextlib.ExitStack() as stack:
         connections: SimpleQueue[psycopg.Connection] = SimpleQueue()
         for _ in range(jobs):
-            connections.put(stack.enter_context(contextlib.closing(_session(connect(), stall_seconds))))
+            connections.put(stack.enter_context(contextlib.closing(session(connect(), stall_seconds))))
         try:
-            with _borrowed(connections) as connection:
+            with borrowed(connections) as connection:
                 names = tables_in(connection)
             wanted = expected(fingerprint)
             to_count = [found for found in names if wanted.get(found) is not None]
@@ -152,13 +152,14 @@ def examine(
                     found[counting] = rows
                     counted(rows)
             lines = differences(wanted, found)
-            with _borrowed(connections) as connection:
+            with borrowed(connections) as connection:
                 return lines + [line for check in checks if (line := check_of(connection, check))]
         except psycopg.Error as error:
             raise trouble(name, "unable to examine database", error) from None
 
 
-def _session(connection: psycopg.Connection, stall_seconds: float) -> psycopg.Connection:
+def session(connection: psycopg.Connection, stall_seconds: float) -> psycopg.Connection:
+    """`connection`, prepared to read for as long as it takes; a lock may keep it waiting for `stall_seconds`."""
     try:
         for setting in (*_SESSION, f"lock_timeout = {int(stall_seconds * 1000)}"):
             connection.execute(f"SET {setting}".encode())
@@ -169,7 +170,8 @@ def _session(connection: psycopg.Connection, stall_seconds: float) -> psycopg.Co
 
 
 @contextlib.contextmanager
-def _borrowed(connections: SimpleQueue[psycopg.Connection]) -> Iterator[psycopg.Connection]:
+def borrowed(connections: SimpleQueue[psycopg.Connection]) -> Iterator[psycopg.Connection]:
+    """One of `connections`, for the length of the block."""
     connection = connections.get()
     try:
         yield connection
@@ -178,9 +180,14 @@ def _borrowed(connections: SimpleQueue[psycopg.Connection]) -> Iterator[psycopg.
 
 
 def _rows(connections: SimpleQueue[psycopg.Connection], name: Table) -> int:
-    with _borrowed(connections) as connection:
-        query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(*name))
-        row = connection.execute(query).fetchone()
+    with borrowed(connections) as connection:
+        return rows_of(connection, name)
+
+
+def rows_of(connection: psycopg.Connection, name: Table) -> int:
+    """How many rows a table has, its partitions apart. Raises `psycopg.Error`."""
+    query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(*name))
+    row = connection.execute(query).fetchone()
     return int(row[0]) if row else 0
 
 

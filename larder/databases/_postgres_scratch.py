@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from pydantic import SecretStr
 
-from larder.databases import _postgres_client, _postgres_examine, _postgres_facts
+from larder.databases import _postgres_client, _postgres_facts, _postgres_proof
 from larder.databases._postgres_client import Server
 from larder.databases._postgres_cluster import Cluster
 from larder.databases._postgres_connection import connect, with_database
@@ -159,7 +159,7 @@ class PostgresScratch(Scratch):
 
     def _compared(self, source: Source, progress: Progress) -> Examination:
         name = f"{self.name} (scratch)"
-        found = _examined(
+        found = _postgres_proof.examine(
             name,
             lambda: connect(name, self._url(self.database)),
             source,
@@ -198,29 +198,6 @@ class PostgresScratch(Scratch):
                 "free some space there, or name another folder as scratch_dir in larder.toml",
             )
         ]
-
-
-def _examined(
-    name: str,
-    connect: Callable[[], psycopg.Connection],
-    source: Source,
-    checks: Iterable[str],
-    *,
-    jobs: int,
-    stall_seconds: float,
-    progress: Progress,
-) -> Examination:
-    """The tables and their rows against the fingerprint, and the `checks`."""
-    progress.restart()
-    rows: list[int] = []
-    compared = _postgres_examine.examine(
-        name, connect, source.fingerprint, (), jobs, stall_seconds, rows.append
-    )
-    with contextlib.closing(connect()) as connection:
-        failed = [line for check in checks if (line := _postgres_examine.check_of(connection, check))]
-        tables = len(_postgres_examine.tables_in(connection))
-    level = "rows" if source.fingerprint.get("row_counts") == "exact" else "schema"
-    return Examination(level, tables, sum(rows), tuple(compared), tuple(failed), ())
 
 
 def _lack_of_extensions(doing: str, server: Server, source: Source) -> list[LarderError]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from larder.databases import _postgres_facts
+from larder.databases import _postgres_content, _postgres_facts, _postgres_objects
 from larder.errors import LarderError, RefusedError, UnreachableError
 
 #: Seconds that a query may take to end after it was asked to.
@@ -104,7 +104,11 @@ class Snapshot:
         self._exclude = exclude
         self._counter: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._rows: dict[str, int] = {}
+        self._counted: dict[str, dict[str, Any]] = {}
+        self._hashed = False
+        self._largest: int | None = None
+        #: What the fingerprint does not say; a line each.
+        self.not_covered: list[str] = []
         self._stop = threading.Event()
         #: What the operator should know of what was left out.
         self.warnings: list[str] = []
@@ -177,6 +181,26 @@ class Snapshot:
         except psycopg.Error as error:
             raise self._unable(error) from None
 
+    def objects(self) -> dict[str, str]:
+        """Everything in the database by kind and name, with its definition, but what is left out. Before `count()`."""
+        try:
+            return _postgres_objects.catalog(self._connection, self._gone)
+        except psycopg.Error as error:
+            raise self._unable(error) from None
+
+    def positions(self) -> dict[str, list[Any]]:
+        """Where sequences are now, which no snapshot holds. Not while rows are counted."""
+        try:
+            found, unread = _postgres_objects.positions(self._connection, self._gone)
+        except psycopg.Error as error:
+            raise self._unable(error) from None
+        self.not_covered = [*dict.fromkeys([*self.not_covered, *unread])]
+        return found
+
+    @property
+    def _gone(self) -> list[int]:
+        return [relation.oid for relation in self.excluded]
+
     def size_and_clock(self) -> tuple[int, float]:
         """Bytes of the database, and the server's clock in seconds since 1970."""
         try:
@@ -191,8 +215,12 @@ class Snapshot:
         """The tables that this role may not read wholly, which pg_dump will stop at."""
         return [table.name for table in self.tables if not table.is_readable]
 
-    def count(self) -> None:
-        """Begin to count the rows of each table, in a thread."""
+    def count(self, *, hashed: bool = False, largest: int | None = None) -> None:
+        """Begin to count the rows of each table, in a thread; and, if `hashed`, to hash what is in them.
+
+        Tables of more than `largest` bytes are counted only.
+        """
+        self._hashed, self._largest = hashed, largest
         self._counter = threading.Thread(target=self._count, name=f"count {self._name}", daemon=True)
         self._counter.start()
 
@@ -203,31 +231,44 @@ class Snapshot:
                 raise self._unable(self._failure) from None
             raise self._failure
 
-    def rows(self, stall_seconds: float) -> dict[str, int]:
-        """The rows of each table, waited for; a table may take `stall_seconds`."""
+    def counted(self, stall_seconds: float) -> dict[str, dict[str, Any]]:
+        """`rows` of each table, and `content` where it was hashed, waited for; a table may take `stall_seconds`."""
         assert self._counter is not None, "count() comes first"  # noqa: S101
-        seen, since = len(self._rows), time.monotonic()
+        seen, since = len(self._counted), time.monotonic()
         while self._counter.is_alive():
             self._counter.join(0.5)
-            if len(self._rows) != seen:
-                seen, since = len(self._rows), time.monotonic()
+            if len(self._counted) != seen:
+                seen, since = len(self._counted), time.monotonic()
             if time.monotonic() - since >= stall_seconds:
                 raise UnreachableError(
                     f"unable to count the rows of database '{self._name}': no answer for {stall_seconds:g} s",
                     'row_counts = "off" does without',
                 )
         self.check()
-        return dict(self._rows)
+        return dict(self._counted)
 
     def _count(self) -> None:
         try:
+            for setting in _postgres_content.SETTINGS if self._hashed else ():
+                self._connection.execute(f"SET LOCAL {setting}".encode())
             for table in self.tables:
                 if self._stop.is_set():
                     return
                 # On a standby there are no rows in what pg_dump writes.
-                self._rows[table.name] = 0 if table.is_hollow else self._rows_of(table)
+                self._counted[table.name] = {"rows": 0} if table.is_hollow else self._read(table)
         except Exception as error:  # noqa: BLE001 - raised again by check(), in the thread that waits for it
             self._failure = error
+
+    def _read(self, table: Relation) -> dict[str, Any]:
+        if not self._hashed:
+            return {"rows": self._rows_of(table)}
+        if self._largest is not None and _postgres_content.size(self._connection, table.oid) > self._largest:
+            self.not_covered.append(
+                f"what is in the rows of {table.name}, which is larger than content_up_to"
+            )
+            return {"rows": self._rows_of(table)}
+        rows, found = _postgres_content.content(self._connection, table.schema, table.table)
+        return {"rows": rows, "content": found}
 
     def _rows_of(self, table: Relation) -> int:
         query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(table.schema, table.table))

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -113,14 +113,21 @@ class PostgresDatabase(Database):
                 say("Backing up PostgreSQL database...")
                 dumper = Dumper(self.name, self.settings, client, connection, snapshot, folder, progress)
                 described = snapshot.describe()
-                counted = self.settings.row_counts == "exact"
-                if counted:
-                    snapshot.count()
+                objects, before = snapshot.objects(), snapshot.positions()
+                level = self.settings.fingerprint_level
+                if level != "schema":
+                    snapshot.count(hashed=level == "content", largest=self.settings.content_up_to)
                 directory = self.settings.format == "directory"
                 content = dumper.directory() if directory else dumper.plain(codec)
-                rows = snapshot.rows(self.settings.stall_timeout) if counted else {}
-                tables = {
-                    table.name: {"rows": rows[table.name]} if counted else {} for table in snapshot.tables
+                counted = snapshot.counted(self.settings.stall_timeout) if level != "schema" else {}
+                fingerprint = {
+                    "level": level,
+                    "row_counts": self.settings.row_counts,
+                    "tables": {table.name: counted.get(table.name, {}) for table in snapshot.tables},
+                    "database": described,
+                    "schema": objects,
+                    "sequences": _moved(before, snapshot.positions()),
+                    "not_covered": snapshot.not_covered,
                 }
             found = dumper.globals(codec) if self.settings.globals else None
         return Dump(
@@ -130,7 +137,7 @@ class PostgresDatabase(Database):
             server_version=version,
             tool=str(client),
             snapshot_at=snapshot.taken_at,
-            fingerprint={"row_counts": self.settings.row_counts, "tables": tables, "database": described},
+            fingerprint=fingerprint,
             globals=found,
             warnings=[*_newer(client, version), *snapshot.warnings, *dumper.warnings],
         )
@@ -158,6 +165,14 @@ def _version(connection: psycopg.Connection) -> str:
     """`15.18`: what the server says, without its packager's additions."""
     said = connection.info.parameter_status("server_version") or "0"
     return said.split()[0]
+
+
+def _moved(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Where each sequence was before it was dumped, and after: pg_dump has read it in between."""
+    return {
+        name: {"from": before[name][:2], "to": after[name][:2], "by": after[name][2]}
+        for name in before.keys() & after.keys()
+    }
 
 
 def _newer(client: _postgres_client.Client, server: str) -> list[str]:

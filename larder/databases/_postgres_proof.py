@@ -1,0 +1,161 @@
+"""Whether what a drill restored is what was there: objects, rows and content against the backup's fingerprint."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import psycopg
+
+from larder.databases import _postgres_content, _postgres_examine, _postgres_objects
+from larder.databases._postgres_examine import Table, borrowed, session, shown
+from larder.databases._postgres_snapshot import trouble
+from larder.drilling import Examination
+from larder.progress import Progress
+from larder.restoring import Source
+
+#: How many differences are written down.
+TOLD = 1000
+
+#: What no drill of PostgreSQL says at any level.
+_NEVER = {
+    "content": "the rows of materialised views, which a restore makes anew, and large objects' content",
+}
+
+
+@dataclass
+class _Found:
+    differences: list[str] = field(default_factory=list)
+    not_covered: list[str] = field(default_factory=list)
+    rows: int = 0
+
+
+def examine(
+    name: str,
+    connect: Callable[[], psycopg.Connection],
+    source: Source,
+    checks: Iterable[str],
+    *,
+    jobs: int,
+    stall_seconds: float,
+    progress: Progress,
+) -> Examination:
+    """Compare the database that `connect` leads to with `source`'s fingerprint, and run `checks`, changing nothing.
+
+    As closely as the fingerprint goes, whatever is configured now. Raises what `trouble` says of lost connections.
+    """
+    fingerprint, found = source.fingerprint, _Found()
+    level = str(
+        fingerprint.get("level") or ("rows" if fingerprint.get("row_counts") == "exact" else "schema")
+    )
+    with contextlib.ExitStack() as stack:
+        connections: SimpleQueue[psycopg.Connection] = SimpleQueue()
+        for _ in range(jobs):
+            opened = stack.enter_context(contextlib.closing(session(connect(), stall_seconds)))
+            for setting in _postgres_content.SETTINGS:
+                opened.execute(f"SET {setting}".encode())
+            connections.put(opened)
+        try:
+            with borrowed(connections) as connection:
+                tables = _postgres_examine.tables_in(connection)
+                _compare_objects(connection, source, found)
+                _compare_sequences(connection, fingerprint, found)
+            _compare_rows(connections, fingerprint, tables, jobs, progress, found)
+            with borrowed(connections) as connection:
+                failed = [line for check in checks if (line := _postgres_examine.check_of(connection, check))]
+        except psycopg.Error as error:
+            raise trouble(name, "unable to examine database", error) from None
+    found.not_covered += [str(line) for line in fingerprint.get("not_covered", ())]
+    if level in _NEVER:
+        found.not_covered.append(_NEVER[level])
+    more = len(found.differences) - TOLD
+    lines = [*found.differences[:TOLD], *([f"and {more} more"] if more > 0 else [])]
+    return Examination(
+        level, len(tables), found.rows, tuple(lines), tuple(failed), tuple(dict.fromkeys(found.not_covered))
+    )
+
+
+def _compare_objects(connection: psycopg.Connection, source: Source, found: _Found) -> None:
+    wanted = source.fingerprint.get("schema")
+    if wanted is None:
+        found.not_covered.append("definitions: the backup was made before they were written down")
+        return
+    here = str(connection.info.server_version // 10000)
+    alike = source.server_version.partition(".")[0] == here
+    if not alike:
+        found.not_covered.append(
+            f"how columns, constraints, indexes, views, functions and the like are defined: PostgreSQL {here} words "
+            f"it differently from {source.server_version}, so they are compared by name"
+        )
+    there = _postgres_objects.catalog(connection)
+    found.differences += _postgres_objects.differences(wanted, there, worded_alike=alike)
+
+
+def _compare_sequences(connection: psycopg.Connection, fingerprint: Mapping[str, Any], found: _Found) -> None:
+    wanted = fingerprint.get("sequences", {})
+    there, unread = _postgres_objects.positions(connection) if wanted else ({}, [])
+    found.not_covered += unread
+    for name, before in wanted.items():
+        if name not in there:
+            continue
+        value, called, _ = there[name]
+        first, last = before["from"], before["to"]
+        if first == last and [value, called] != first:
+            found.differences.append(
+                f"sequence {name}: expected {_position(*first)}, found {_position(value, called)}"
+            )
+        elif first != last and not min(first[0], last[0]) <= value <= max(first[0], last[0]):
+            found.differences.append(
+                f"sequence {name}: expected {_position(*first)} to {_position(*last)}, found {_position(value, called)}"
+            )
+
+
+def _position(value: int, called: bool) -> str:
+    return f"{value} ({'called' if called else 'not called'})"
+
+
+def _compare_rows(
+    connections: SimpleQueue[psycopg.Connection],
+    fingerprint: Mapping[str, Any],
+    tables: list[Table],
+    jobs: int,
+    progress: Progress,
+    found: _Found,
+) -> None:
+    """Count the tables whose rows were counted, and hash those whose content was."""
+    known = {
+        _postgres_examine.table(name) or ("", name): table
+        for name, table in fingerprint.get("tables", {}).items()
+    }
+    if "schema" not in fingerprint:
+        # Else they are among its objects.
+        found.differences += [f"table {shown(name)} is missing" for name in known if name not in tables]
+        found.differences += [
+            f"table {shown(name)} is not in the backup" for name in tables if name not in known
+        ]
+    counted = [name for name in tables if known.get(name, {}).get("rows") is not None]
+    progress.restart(sum(known[name]["rows"] for name in counted))
+    with ThreadPoolExecutor(jobs) as pool:
+        results = pool.map(lambda one: _read(connections, one, hashed="content" in known[one]), counted)
+        for name, (rows, hashed) in zip(counted, results, strict=True):
+            found.rows += rows
+            progress.add(rows)
+            found.differences += _of_table(name, known[name], rows, hashed)
+
+
+def _read(connections: SimpleQueue[psycopg.Connection], name: Table, *, hashed: bool) -> tuple[int, str]:
+    with borrowed(connections) as connection:
+        if hashed:
+            return _postgres_content.content(connection, *name)
+        return _postgres_examine.rows_of(connection, name), ""
+
+
+def _of_table(name: Table, wanted: Mapping[str, Any], rows: int, hashed: str) -> Iterator[str]:
+    if rows != wanted["rows"]:
+        yield f"table {shown(name)}: expected {wanted['rows']} rows, found {rows}"
+    elif hashed and hashed != wanted["content"]:
+        yield f"table {shown(name)}: its content differs (it has as many rows as it had)"
