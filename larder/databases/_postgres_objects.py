@@ -90,16 +90,19 @@ _QUERIES: tuple[tuple[str, LiteralString], ...] = (
         "SELECT format('%I on %s', k.conname, CASE WHEN k.conrelid <> 0 THEN k.conrelid::regclass::text"
         " ELSE k.contypid::regtype::text END), pg_get_constraintdef(k.oid), k.conrelid::bigint"
         " FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace"
-        " WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND " + _ours("pg_class", "k.conrelid"),
+        " WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')"
+        " AND (k.contype <> 'f' OR k.conparentid = 0) AND " + _ours("pg_class", "k.conrelid"),
     ),
     (
         "index",
-        "SELECT format('%I.%I', n.nspname, c.relname), regexp_replace(pg_get_indexdef(i.indexrelid), '^.* ON ', 'on ')"
+        "SELECT format('%I.%I', n.nspname, c.relname), 'on ' || i.indrelid::regclass || regexp_replace("
+        " pg_get_indexdef(i.indexrelid), '^.*? USING ', ' using ')"
         " || CASE WHEN i.indisunique THEN ', unique' ELSE '' END"
         " || CASE WHEN i.indisvalid THEN '' ELSE ', not valid' END"
         " || CASE WHEN i.indisclustered THEN ', clustered' ELSE '' END, i.indrelid::bigint"
         " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relpersistence <> 't' AND " + _ours("pg_class", "i.indrelid"),
+        " WHERE c.relpersistence <> 't' AND (i.indisvalid OR c.relkind = 'I') AND "
+        + _ours("pg_class", "i.indrelid"),
     ),
     (
         "view",
@@ -125,7 +128,8 @@ _QUERIES: tuple[tuple[str, LiteralString], ...] = (
         "policy",
         "SELECT format('%I on %s', p.polname, p.polrelid::regclass), concat_ws(' ', p.polcmd::text,"
         " CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END,"
-        " (SELECT string_agg(CASE r WHEN 0 THEN 'public' ELSE quote_ident(pg_get_userbyid(r)) END, ',' ORDER BY r)"
+        " (SELECT string_agg(CASE r WHEN 0 THEN 'public' ELSE quote_ident(pg_get_userbyid(r)) END, ','"
+        " ORDER BY CASE r WHEN 0 THEN 'public' ELSE quote_ident(pg_get_userbyid(r)) END)"
         " FROM unnest(p.polroles) r), pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),"
         " p.polrelid::bigint FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE " + _ours("pg_class", "c.oid"),
@@ -134,7 +138,8 @@ _QUERIES: tuple[tuple[str, LiteralString], ...] = (
         "function",
         "SELECT p.oid::regprocedure::text, concat_ws(' ', p.prokind::text, pg_get_function_result(p.oid), l.lanname,"
         " p.provolatile::text, p.proisstrict::text, p.prosecdef::text, p.proparallel::text, p.proleakproof::text,"
-        " array_to_string(p.proconfig, ' '), p.prosrc, pg_get_function_arguments(p.oid), 'owner',"
+        " array_to_string(p.proconfig, ' '),"
+        " hashtextextended(p.prosrc COLLATE \"C\", 0), {body}, pg_get_function_arguments(p.oid), 'owner',"
         " pg_get_userbyid(p.proowner), 'rights', "
         + _rights("coalesce(p.proacl, acldefault('f', p.proowner))")
         + "), 0"
@@ -166,6 +171,7 @@ _QUERIES: tuple[tuple[str, LiteralString], ...] = (
         " FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relpersistence <> 't' AND " + _ours("pg_class", "c.oid"),
     ),
+    ("large objects", "SELECT 'all', count(*)::text, 0 FROM pg_largeobject_metadata"),
     ("extension", "SELECT quote_ident(extname), '', 0 FROM pg_extension"),
     (
         "event trigger",
@@ -196,12 +202,17 @@ _SEQUENCES: LiteralString = (
     " WHERE c.relpersistence <> 't' AND " + _ours("pg_class", "c.oid") + " ORDER BY 3"
 )
 
-#: Casts, white space and parentheses: what a server words differently of one and the same expression.
-_CAST = re.compile(
-    r"::(?:\"(?:[^\"]|\"\")*\"|[a-z_][\w$]*)(?:\.(?:\"(?:[^\"]|\"\")*\"|[a-z_][\w$]*))?"
-    r"(?: varying| precision| with(?:out)? time zone)?(?:\(\d+(?:,\s*\d+)?\))?(?: with(?:out)? time zone)?(?:\[\])*"
+#: Quoted text and names, which count; casts; and white space and parentheses. A server words one and the same
+#: expression with other casts and parentheses once it has been dumped and loaded.
+_PARTS = re.compile(
+    r"('(?:[^']|'')*')"
+    r"|(::(?:\"(?:[^\"]|\"\")*\"|[a-z_][\w$]*)(?:\.(?:\"(?:[^\"]|\"\")*\"|[a-z_][\w$]*))?"
+    r"(?: varying| precision| with(?:out)? time zone)?(?:\(\d+(?:,\s*\d+)?\))?(?: with(?:out)? time zone)?(?:\[\])*)"
+    r"|(\"(?:[^\"]|\"\")*\")"
+    r"|([\s()]+)"
 )
-_QUOTED = re.compile(r"('(?:[^']|'')*')")
+#: White space that parts no two words.
+_NEEDLESS = re.compile(r"\0+(?!\w)|(?<!\w)\0+")
 
 
 def catalog(connection: psycopg.Connection, gone: Sequence[int] = ()) -> dict[str, str]:
@@ -212,7 +223,11 @@ def catalog(connection: psycopg.Connection, gone: Sequence[int] = ()) -> dict[st
     left_out = set(gone)
     found: dict[str, str] = {}
     for kind, query in _QUERIES:
-        for identity, definition, relation in connection.execute(query).fetchall():
+        # Bodies in standard SQL came with version 14.
+        body: LiteralString = (
+            "pg_get_function_sqlbody(p.oid)" if connection.info.server_version >= 140000 else "NULL"
+        )
+        for identity, definition, relation in connection.execute(query.replace("{body}", body)).fetchall():
             if not (relation and int(relation) in left_out):
                 found[f"{kind} {identity}"] = _kept(kind, definition or "")
     if left_out:
@@ -228,12 +243,9 @@ def _kept(kind: str, definition: str) -> str:
 
 
 def plain(definition: str) -> str:
-    """A definition without casts, white space and parentheses outside of quotes."""
-    parts = _QUOTED.split(definition)
-    return "".join(
-        part if number % 2 else re.sub(r"[\s()]+", "", _CAST.sub("", part))
-        for number, part in enumerate(parts)
-    )
+    """A definition without casts and parentheses, and with white space only between words, outside of quotes."""
+    marked = _PARTS.sub(lambda part: part[1] or part[3] or ("\0" if part[4] else ""), definition)
+    return re.sub("\0+", " ", _NEEDLESS.sub("", marked))
 
 
 def differences(wanted: Mapping[str, str], found: Mapping[str, str], *, worded_alike: bool) -> Iterator[str]:

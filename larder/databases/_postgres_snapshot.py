@@ -7,15 +7,17 @@ import fnmatch
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from larder.databases import _postgres_content, _postgres_facts, _postgres_objects
 from larder.errors import LarderError, RefusedError, UnreachableError
+
+Found = TypeVar("Found")
 
 #: Seconds that a query may take to end after it was asked to.
 _PATIENCE = 10
@@ -128,8 +130,8 @@ class Snapshot:
     def _begin(self) -> None:
         run = self._connection.execute
         run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for setting in _QUIET:
-            run(f"SET LOCAL {setting}")
+        for setting in (*_QUIET, *_postgres_content.SETTINGS):
+            run(f"SET LOCAL {setting}".encode())
         if self._connection.info.server_version >= 170000:
             run("SET LOCAL transaction_timeout = 0")
         #: Whether the server can be told by `LOST_CLIENT_CHECK` as an option of the connection.
@@ -183,19 +185,32 @@ class Snapshot:
 
     def objects(self) -> dict[str, str]:
         """Everything in the database by kind and name, with its definition, but what is left out. Before `count()`."""
-        try:
-            return _postgres_objects.catalog(self._connection, self._gone)
-        except psycopg.Error as error:
-            raise self._unable(error) from None
+        found = self._fingerprinted("definitions", _postgres_objects.catalog)
+        return found or {}
 
     def positions(self) -> dict[str, list[Any]]:
         """Where sequences are now, which no snapshot holds. Not while rows are counted."""
-        try:
-            found, unread = _postgres_objects.positions(self._connection, self._gone)
-        except psycopg.Error as error:
-            raise self._unable(error) from None
+        found, unread = self._fingerprinted("the positions of sequences", _postgres_objects.positions) or (
+            {},
+            [],
+        )
         self.not_covered = [*dict.fromkeys([*self.not_covered, *unread])]
         return found
+
+    def _fingerprinted(
+        self, what: str, read: Callable[[psycopg.Connection, list[int]], Found]
+    ) -> Found | None:
+        """What `read` finds. Where the server refuses it, the dump is good without, and the fingerprint says so."""
+        try:
+            # Rolled back, so that no lock of it is kept until the dump has ended.
+            with self._connection.transaction(force_rollback=True):
+                return read(self._connection, self._gone)
+        except psycopg.Error as error:
+            if self._connection.closed or isinstance(error, psycopg.OperationalError):
+                raise self._unable(error) from None
+            reason = error.diag.message_primary or type(error).__name__
+            self.not_covered.append(f"{what}: {reason}")
+            return None
 
     @property
     def _gone(self) -> list[int]:
@@ -249,8 +264,6 @@ class Snapshot:
 
     def _count(self) -> None:
         try:
-            for setting in _postgres_content.SETTINGS if self._hashed else ():
-                self._connection.execute(f"SET LOCAL {setting}".encode())
             for table in self.tables:
                 if self._stop.is_set():
                     return

@@ -125,7 +125,7 @@ class PostgresDatabase(Database):
                     "row_counts": self.settings.row_counts,
                     "tables": {table.name: counted.get(table.name, {}) for table in snapshot.tables},
                     "database": described,
-                    "schema": objects,
+                    **({"schema": objects} if objects else {}),
                     "sequences": _moved(before, snapshot.positions()),
                     "not_covered": snapshot.not_covered,
                 }

@@ -68,7 +68,7 @@ def subject(request: pytest.FixtureRequest, clusters: Clusters, tmp_path_factory
             rows=SAMPLE_ROWS,
             options={"format": form, "postgres_bin": tuple(postgres_installs().values())},
             refused=[
-                (cluster.url(name, password="wrong"), "password authentication failed"),
+                (cluster.url(name, password="not-its-password"), "password authentication failed"),
                 (cluster.url("nowhere"), "does not exist"),
                 (cluster.url(name, user="nobody"), "nobody"),
             ],

@@ -295,6 +295,8 @@ def test_a_long_path_has_its_socket_elsewhere(backups: Callable[..., Backup], tm
         folder.chmod(0o755)
         deep = folder / ("long, and odd " * 8)
         deep.mkdir()
+        # Whatever the umask is.
+        deep.chmod(0o755)
         with scratch(tmp_path, scratch_dir=deep) as made:
             assert made.refusals(taken.source) == []
             made.load(taken.content(tmp_path), Progress(), quiet)

@@ -209,7 +209,14 @@ def test_a_changed_schema_is_told() -> None:
 
 
 def test_sequences_that_went_back_are_told() -> None:
-    had, has = {"s": 500, "t": 5, "gone": 7}, {"s": 1, "t": 5, "new": 1}
+    def at(**values: int) -> dict[str, object]:
+        by = {"down": -1}
+        return {
+            name: {"from": [value, True], "to": [value, True], "by": by.get(name, 1)}
+            for name, value in values.items()
+        }
+
+    had, has = at(s=500, t=5, gone=7, down=9), at(s=1, t=5, new=1, down=3)
     (line,) = odd(manifest(sequences=has), previous=manifest(day=19, sequences=had))
     assert line.endswith(": 's' is at 1, and was at 500")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import current_app
 
 from larder.errors import BusyError, IntegrityError, LarderError, NotFoundError
 from larder.ledger import Ledger, tables
@@ -28,10 +29,9 @@ from tasks.dump import dump
 from tasks.notify import notify as backup_notify
 from tasks.rotate import rotate
 from tasks.upload import upload
-from workers.celery import TASK_MODULES, app
 
-for module in TASK_MODULES:
-    importlib.import_module(module)
+for module in ("fetch", "check", "load", "drill_examine", "drop", "drill_notify"):
+    importlib.import_module(f"tasks.{module}")
 
 LINKS = ("fetch", "check", "load", "examine", "drop", "notify")
 ROWS = 10
@@ -71,7 +71,7 @@ class Stand:
 
     def go_through(self, run: Run, upto: str = "notify") -> None:
         for name in LINKS[: LINKS.index(upto) + 1]:
-            app.tasks[f"drill.{name}"](run.id)
+            current_app.tasks[f"drill.{name}"](run.id)
 
     def fail_at(self, run: Run, step: str, kind: type[LarderError]) -> None:
         """Have the links done up to `step`, which fails, and then the last one."""
@@ -79,8 +79,8 @@ class Stand:
         if before:
             self.go_through(run, LINKS[before - 1])
         with pytest.raises(kind):
-            app.tasks[f"drill.{step}"](run.id)
-        app.tasks["drill.notify"](run.id)
+            current_app.tasks[f"drill.{step}"](run.id)
+        current_app.tasks["drill.notify"](run.id)
 
     def backup(self, backup: str) -> Backup:
         found = self.ledger.backups.get(backup)
@@ -171,10 +171,10 @@ def test_a_backup_that_does_not_decode_to_what_was_dumped_is_broken(
             .where(tables.backups.c.id == backup)
             .values(sha256=hashlib.sha256(other).hexdigest())
         )
-    app.tasks["drill.check"](run.id)
+    current_app.tasks["drill.check"](run.id)
     with pytest.raises(IntegrityError):
-        app.tasks["drill.load"](run.id)
-    app.tasks["drill.notify"](run.id)
+        current_app.tasks["drill.load"](run.id)
+    current_app.tasks["drill.notify"](run.id)
     assert (stand.drill_of(run).outcome, stand.backup(backup).proof) == ("broken", "broken")
 
 
@@ -185,8 +185,8 @@ def test_a_disk_that_loses_what_was_fetched_says_nothing_of_the_backup(stand: St
     (fetched,) = (stand.spool / run.id / "fetch").glob("*.gz")
     fetched.write_bytes(gzip.compress(b"something else"))
     with pytest.raises(IntegrityError):
-        app.tasks["drill.load"](run.id)
-    app.tasks["drill.notify"](run.id)
+        current_app.tasks["drill.load"](run.id)
+    current_app.tasks["drill.notify"](run.id)
     assert (stand.drill_of(run).outcome, stand.backup(backup).proof) == ("failed", "stored")
 
 
@@ -212,7 +212,7 @@ def test_the_guard_closes_a_drill_that_was_abandoned_and_removes_what_it_has_lef
     assert [what[0].id for what in stand.sent] == [run.id]
     drill_closing.clear_up()
     assert stand.left() == []
-    app.tasks["drill.notify"](run.id)
+    current_app.tasks["drill.notify"](run.id)
     assert (stand.drill_of(run).outcome, stand.drill_of(run).error) == ("failed", "its worker was lost")
     assert stand.ledger.drills.unclosed() == []
 
