@@ -482,9 +482,12 @@ def test_latest_runs_come_newest_first(ledger: Ledger) -> None:
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:
-    code = "import sys; from larder.ledger import open_ledger; open_ledger(sys.argv[1]).runs.latest()"
+    code = "import os; from larder.ledger import open_ledger; open_ledger(os.environ['LEDGER']).runs.latest()"
+    # Never in argv: tests beside this one look for passwords in every process of the machine.
+    environment = {**os.environ, "LEDGER": ledger_url}
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, ledger_url], stderr=subprocess.PIPE) for _ in range(6)
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+        for _ in range(6)
     ]
     for process in processes:
         _, complaints = process.communicate()
