@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
 import stat
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from larder.errors import LarderError
-from larder.ledger import open_ledger
+from tests.drills import clusters_of, guard_passes, kill_host, left_of
 from tests.dumps import wait_for
 from tests.house import House
 from tests.restores import back_up, standing
@@ -103,15 +97,6 @@ def drilled(house: House, wanted: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
-def clusters_of_drills() -> list[psutil.Process]:
-    """Servers of throw-away clusters that are at work on this machine."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any("larder-drill-" in word for word in process.info["cmdline"] or ())
-    ]
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("form", ["plain", "directory"])
 def test_a_backup_is_proven(stand: House, version: int, form: str) -> None:
@@ -121,7 +106,7 @@ def test_a_backup_is_proven(stand: House, version: int, form: str) -> None:
     assert (found["differences"], found["tables"] > 0, found["rows"] > 0) == ([], True, True)
     listed = json.loads(stand.larder("list", f"{form}{version}", "--json").stdout)
     assert [one["proof"] for one in listed] == ["proven"]
-    assert clusters_of_drills() == []
+    assert clusters_of(stand) == []
 
 
 def test_a_sqlite_backup_is_proven(stand: House) -> None:
@@ -183,25 +168,9 @@ def test_a_drill_whose_host_went_down_leaves_nothing_once_the_guard_has_passed(
         house.configure(f'postgres_bin = ["{server.bin}"]\n[databases.shop]\nurl = "{server.url(name)}"\n')
         back_up(house, "shop")
         started = house.start("larder", "drill", "shop", "--json")
-        wait_for(lambda: bool(clusters_of_drills()))
-        for process in psutil.process_iter(["cwd"]):
-            if process.info["cwd"] == str(house.folder):
-                os.kill(process.pid, signal.SIGKILL)
+        wait_for(lambda: bool(clusters_of(house)))
+        kill_host(house)
         started.communicate()
-    wait_for(lambda: clusters_of_drills() == [])
-    ledger = open_ledger(f"sqlite:///{house.backups}/.larder/ledger.sqlite3")
-    (run,) = ledger.runs.latest("shop", kind="drill")
-    ledger.runs.abandon(run.id, LarderError("its worker was lost"))
-    ledger.close()
-    code = "from workers.celery import app; from tasks.guard import tidy; tidy()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=house.folder,
-        env=house.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    places = [house.backups / ".larder" / "spool", Path("/var/tmp"), Path(tempfile.gettempdir())]
-    assert [path for place in places for path in place.glob(f"*{run.id}*")] == []
+    wait_for(lambda: clusters_of(house) == [])
+    guard_passes(house)
+    assert left_of(house) == []
