@@ -115,7 +115,12 @@ class DatabaseSettings(Table):
     format: Literal["plain", "directory"] = Field(
         default="plain", description="PostgreSQL: one SQL stream, or pg_dump's directory with several jobs"
     )
-    jobs: Whole = Field(default=2, ge=1, le=64, description="connections that a directory dump reads with")
+    jobs: Whole = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="connections that a directory dump reads with, and that PostgreSQL backups are restored with",
+    )
     compression: str = Field(
         default="gzip", description="how the artifact is made smaller: gzip, zstd or none"
     )

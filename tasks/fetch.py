@@ -35,9 +35,6 @@ def fetch(work: Work) -> None:
                 return _copy(work, store, key, wanted, folder)
             except LarderError as error:
                 work.warn(f"No good copy of {wanted.backup} in {store.name}: {error.message}")
-                if isinstance(error, IntegrityError):
-                    # It was read to its end: whoever looks at the backup next should know.
-                    work.ledger.backups.checked(wanted.backup, store.name, error.message)
                 failures.append(error)
         # One that may answer later is worth another try; a broken one is not.
         raise next((error for error in failures if error.retryable), failures[0])
@@ -72,9 +69,12 @@ def _copy(work: Work, store: Store, key: str, wanted: Bound, folder: Path) -> Fe
     name = posixpath.basename(manifest.artifact.name)
     got = _pour(store, key, folder / name, work.progress)
     if (got.size, got.sha256) != (wanted.size, wanted.sha256):
+        expected = f"{wanted.size} with {wanted.sha256} are wanted"
+        problem = f"it has {got.size} bytes with SHA-256 {got.sha256}, and {expected}"
+        # It was read to its end, and whoever looks at the backup next should know. Whom this host trusts says nothing.
+        work.ledger.backups.checked(wanted.backup, store.name, problem)
         raise IntegrityError(
-            f"unable to use the copy of {wanted.backup} in {store.name}: it has {got.size} bytes with SHA-256 "
-            f"{got.sha256}, and {wanted.size} with {wanted.sha256} are wanted",
+            f"unable to use the copy of {wanted.backup} in {store.name}: {problem}",
             "larder verify says which copies are good; keep the damaged one as evidence",
         )
     with durable_file(folder / manifest_name(name)) as sink:

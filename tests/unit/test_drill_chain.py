@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import importlib
@@ -151,6 +152,22 @@ def test_a_copy_that_is_damaged_is_noted_and_proves_nothing(stand: Stand) -> Non
     assert (stand.drill_of(run).outcome, stand.backup(backup).proof) == ("failed", "broken")
     assert "SHA-256" in (stand.backup(backup).copies["nas"].problem or "")
     assert stand.left() == []
+
+
+def test_a_host_that_does_not_trust_the_signer_says_nothing_of_the_backup(stand: Stand) -> None:
+    backup = stand.back_up()
+    other = base64.b64encode(b"k" * 32).decode()
+    with (stand.folder / "larder.toml").open("a") as file:
+        file.write(f'[signers.other]\npublic_key = "{other}"\n')
+    context.settings.cache_clear()
+    run = drill.start("shop", "command")
+    stand.fail_at(run, "fetch", IntegrityError)
+    found = stand.backup(backup)
+    assert (stand.drill_of(run).outcome, found.proof, found.copies["nas"].problem) == (
+        "failed",
+        "stored",
+        None,
+    )
 
 
 def test_a_backup_that_does_not_decode_to_what_was_dumped_is_broken(
