@@ -132,6 +132,21 @@ def read(store: Store, folder: str = "", trust: Trust = ANYBODY) -> Catalog:
     return Catalog(folder, tuple(sorted(entries, key=_order)), tuple(sorted(sizes.keys() - claimed)))
 
 
+def read_named(store: Store, key: str, trust: Trust, backup: str, digest: str | None) -> Manifest:
+    """The manifest under `key`, which has to be the very one of `backup`, by a signer who is trusted.
+
+    `digest` is the hexadecimal SHA-256 of its bytes; None where nobody has written it down. Raises `IntegrityError`.
+    """
+    data = _read(store, key, LARGEST_MANIFEST)
+    manifest = Manifest.from_bytes(data)
+    problem = trust.problem(manifest.signature.key)
+    if digest is not None and digest_of(data) != digest:
+        problem = "it is not the manifest that is wanted"
+    if problem:
+        raise IntegrityError(f"unable to use the manifest of {backup} in {store.name}: {problem}")
+    return manifest
+
+
 def remove(store: Store, entry: Entry, spared: Collection[str] = ()) -> None:
     """Delete a backup from its store: manifest first, artifact last, and see that all of it is gone.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import SecretStr
+
+from larder.config import DatabaseSettings
 from larder.databases import open_scratch
 from larder.drilling import Scratch
 from larder.errors import BusyError, LarderError, NotFoundError, UnreachableError
@@ -17,12 +20,20 @@ EVERY = "every"
 
 
 def scratch_for(run: Run) -> Scratch:
-    """Where the drill that `run` is restores into; its folder in the spool need not be there."""
-    settings, ledger = context.settings(), context.ledger()
-    database = settings.database(run.database)
+    """Where the drill that `run` is restores into; its folder in the spool need not be there.
+
+    Raises `NotFoundError` where the database has left the configuration.
+    """
+    return _scratch(run, context.settings().database(run.database))
+
+
+def _scratch(run: Run, database: DatabaseSettings) -> Scratch:
+    ledger = context.ledger()
     backup = ledger.backups.get(ledger.drills.get(run.id).backup)
     engine = backup.engine if backup else database.engine
-    return open_scratch(database, engine, run.id, Spool(settings.spool_dir, run.id).folder / SCRATCH)
+    return open_scratch(
+        database, engine, run.id, Spool(context.settings().spool_dir, run.id).folder / SCRATCH
+    )
 
 
 def settle() -> None:
@@ -51,27 +62,39 @@ def clear_up() -> None:
             continue
         if run is None or run.kind != "drill" or not run.over:
             continue
+        database = context.settings().databases.get(run.database)
         try:
-            scratch_for(run).drop()
+            _scratch(run, database or _unknown(run.database)).drop()
         except LarderError as error:
             logger.error("what drill %s has left could not be removed: %s", run.id, error.message)
             continue
         Spool(spool_dir, run.id).remove()
-        logger.info("drill %s is over, and nothing of it is left", run.id)
+        if database:
+            logger.info("drill %s is over, and nothing of it is left", run.id)
+        else:
+            logger.warning(
+                "drill %s is over, and its database '%s' is configured no longer: what it may have left where "
+                "scratch_url or scratch_dir pointed to has its id in its name, and is yours to remove",
+                run.id,
+                run.database,
+            )
+
+
+def _unknown(name: str) -> DatabaseSettings:
+    """Settings of a database that has left the configuration: those that hold where nothing is said."""
+    return DatabaseSettings(url=SecretStr("postgresql:///")).model_copy(update={"name": name})
 
 
 def begin_due() -> None:
     """Begin the drills of databases that have been backed up `drill_every` times since their last one."""
-    for name, database in context.settings().databases.items():
-        if database.drill_every is None:
-            continue
-        last = next(iter(context.ledger().drills.latest(name, limit=1)), None)
-        since = [
-            backup
-            for backup in context.ledger().backups.all(name).values()
-            if last is None or backup.created > last.created
-        ]
-        if len(since) < database.drill_every:
+    wanted = {
+        name: database.drill_every
+        for name, database in context.settings().databases.items()
+        if database.drill_every is not None
+    }
+    since = context.ledger().standings.undrilled() if wanted else {}
+    for name, every in wanted.items():
+        if since.get(name, 0) < every:
             continue
         try:
             drill.start_one_of(name, EVERY)

@@ -9,6 +9,7 @@ from larder.notifiers import Notice
 from larder.streams import digest_file
 from tasks.restoration import Fetched, bound, scratch_of
 from tasks.step import Work, step, stored
+from tasks.telling import notice_of
 
 
 @step("notify", "drill", spares=stored)
@@ -19,7 +20,7 @@ def notify(work: Work) -> None:
         work.ledger.drills.condemn(work.run.id, bound(work).backup, work.run.error or "")
     gone = _clear_up(work) if failed else True
     drill = work.ledger.drills.close(work.run)
-    notice = _notice(work, drill, failed=failed)
+    notice = _notice(work, drill)
     for problem in notifiers.tell(work.settings.notifiers.values(), notice):
         work.warn(problem)
     if gone:
@@ -50,22 +51,10 @@ def _clear_up(work: Work) -> bool:
     return True
 
 
-def _notice(work: Work, drill: Drill, *, failed: bool) -> Notice:
-    run = work.run
-    backup = work.ledger.backups.get(drill.backup)
-    return Notice(
-        event="failure" if failed else "success",
-        database=run.database,
-        run=run.id,
-        artifact=backup.artifact if backup else None,
-        size=backup.size if backup else None,
-        seconds=run.seconds,
-        created=(backup.created if backup else run.created).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        proof=backup.proof if backup else None,
-        warnings=tuple(run.warnings),
-        step=run.failed_step,
-        error=run.error,
-        hint=run.hint,
+def _notice(work: Work, drill: Drill) -> Notice:
+    return notice_of(
+        work.run,
+        work.ledger.backups.get(drill.backup),
         about="drill",
         backup=drill.backup,
         outcome=drill.outcome,

@@ -8,9 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from larder.catalog import LARGEST_MANIFEST
+from larder.catalog import read_named
 from larder.errors import IntegrityError, LarderError, NotFoundError
-from larder.manifest import Manifest, digest_of
 from larder.naming import manifest_name
 from larder.progress import Progress, human_size
 from larder.stores import Store, open_store
@@ -63,7 +62,11 @@ def _copies(work: Work, wanted: Bound) -> Iterator[tuple[Store, str]]:
 
 
 def _copy(work: Work, store: Store, key: str, wanted: Bound, folder: Path) -> Fetched:
-    manifest = _manifest(store, manifest_name(key), wanted)
+    manifest = read_named(store, manifest_name(key), context.trust(), wanted.backup, wanted.manifest)
+    if manifest.artifact.sha256 != wanted.sha256:
+        raise IntegrityError(
+            f"unable to use the manifest of {wanted.backup} in {store.name}: it tells of other bytes than are wanted"
+        )
     work.say(f"Fetching {human_size(wanted.size)} from {store.name}: {store.location(key)}")
     work.progress.restart(wanted.size)
     name = posixpath.basename(manifest.artifact.name)
@@ -87,17 +90,3 @@ def _pour(store: Store, key: str, target: Path, progress: Progress) -> Hashed:
         hashed = Hashed(sink, progress)
         pour(stored, cast(BinaryIO, hashed))
     return hashed
-
-
-def _manifest(store: Store, key: str, wanted: Bound) -> Manifest:
-    """The manifest, which has to be the very one that is wanted, by a signer who is trusted."""
-    with closing(store.open(key)) as stored:
-        data = stored.read(LARGEST_MANIFEST)
-    manifest = Manifest.from_bytes(data)
-    problem = context.trust().problem(manifest.signature.key)
-    other = wanted.manifest is not None and digest_of(data) != wanted.manifest
-    if other or manifest.artifact.sha256 != wanted.sha256:
-        problem = "it is not the manifest that is wanted"
-    if problem:
-        raise IntegrityError(f"unable to use the manifest of {wanted.backup} in {store.name}: {problem}")
-    return manifest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+import sqlalchemy as sa
 from celery import shared_task
 
 from larder import pins
@@ -24,21 +26,36 @@ def guard() -> int:
     What a step has made is found by its next attempt: a finished folder in the spool, parts of an upload in a bucket. A
     step that has cost its worker too often ends the run. However many guards there are, one of them acts.
     """
-    ledger = context.ledger()
-    taken_up = sum(_take_up(run) for run in ledger.runs.lost_on(context.host()) if ledger.runs.take_up(run))
-    _settle()
-    drill_closing.settle()
-    drill_closing.begin_due()
-    objectives.watch()
+    taken_up = _each(_take_up_lost)
+    _each(_settle, drill_closing.settle, drill_closing.begin_due, objectives.watch)
     tidy()
     return taken_up
 
 
 def tidy() -> None:
     """Let go of what restores and drills have left, or keep no longer. So do commands with a worker of their own."""
-    _remove_leftovers()
-    _let_go()
-    drill_closing.clear_up()
+    _each(_remove_leftovers, _let_go, drill_closing.clear_up)
+
+
+def _each(*duties: Callable[[], int | None]) -> int:
+    """Do each of `duties`: a fault in one keeps nobody from the others. Gives the sum of what they give.
+
+    Raises where the ledger does not answer: nothing can be done without it.
+    """
+    done = 0
+    for duty in duties:
+        try:
+            done += duty() or 0
+        except sa.exc.OperationalError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the others are to be done
+            logger.exception("unexpected error while the guard was at %s", duty.__name__.strip("_"))
+    return done
+
+
+def _take_up_lost() -> int:
+    runs = context.ledger().runs
+    return sum(_take_up(run) for run in runs.lost_on(context.host()) if runs.take_up(run))
 
 
 def _take_up(run: Run) -> bool:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from larder import anomalies, notifiers
-from larder.catalog import LARGEST_MANIFEST
-from larder.errors import IntegrityError, LarderError
+from larder.catalog import read_named
+from larder.errors import LarderError
 from larder.ledger.runs import Run, good_end
-from larder.manifest import Manifest, Previous, digest_of
+from larder.manifest import Manifest, Previous
 from larder.naming import manifest_name
 from larder.notifiers import Notice
 from larder.secret import redact
-from larder.stores import Store, open_store
+from larder.stores import open_store
 from tasks import context
 from tasks.checksum import Papers
 from tasks.step import Work, step, stored
+from tasks.telling import notice_of
 
 #: The links whose time is a backup's own. How long it waited for a worker says nothing of the database.
 _TIMED = ("dump", "compress", "checksum", "upload")
@@ -31,7 +30,7 @@ def notify(work: Work) -> None:
     odd = [] if failed else _odd(work)
     for line in odd:
         work.warn(line)
-    notice = _notice(work, failed=failed, odd=odd)
+    notice = _notice(work, odd)
     # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
     events = ["failure" for link in work.run.uploads if link.state == "failed"]
     for problem in notifiers.tell(work.settings.notifiers.values(), notice, events):
@@ -84,7 +83,8 @@ def _previous(work: Work, named: Previous | None) -> Manifest | None:
     reasons = []
     for *_, name, key in copies:
         try:
-            return _manifest(open_store(stores[name]), key, named)
+            store = open_store(stores[name])
+            return read_named(store, manifest_name(key), context.trust(), named.backup, named.sha256)
         except LarderError as error:
             reasons.append(error.message)
         except OSError as error:
@@ -94,34 +94,12 @@ def _previous(work: Work, named: Previous | None) -> Manifest | None:
     return None
 
 
-def _manifest(store: Store, key: str, named: Previous) -> Manifest:
-    """The very manifest that the new one names, by a signer who is trusted."""
-    with closing(store.open(manifest_name(key))) as stored_there:
-        data = stored_there.read(LARGEST_MANIFEST)
-    manifest = Manifest.from_bytes(data)
-    problem = context.trust().problem(manifest.signature.key)
-    if digest_of(data) != named.sha256:
-        problem = "it is not the one that was written"
-    if problem:
-        raise IntegrityError(f"unable to use the manifest of {named.backup} in {store.name}: {problem}")
-    return manifest
-
-
-def _notice(work: Work, *, failed: bool, odd: list[str]) -> Notice:
-    run: Run = work.run
-    backup = work.ledger.backups.get(run.backup)
-    return Notice(
-        event="failure" if failed else "success",
-        database=run.database,
-        run=run.id,
-        artifact=run.artifact,
-        size=backup.size if backup else None,
-        seconds=run.seconds,
-        created=(backup.created if backup else run.created).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        proof=backup.proof if backup else None,
+def _notice(work: Work, odd: list[str]) -> Notice:
+    backup = work.ledger.backups.get(work.run.backup)
+    return notice_of(
+        work.run,
+        backup,
+        artifact=work.run.artifact,
         stores=tuple(sorted(backup.copies)) if backup else (),
-        warnings=tuple(dict.fromkeys((*run.warnings, *odd))),
-        step=run.failed_step,
-        error=run.error,
-        hint=run.hint,
+        warnings=tuple(dict.fromkeys((*work.run.warnings, *odd))),
     )

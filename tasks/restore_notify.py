@@ -8,6 +8,7 @@ from larder.ledger.requests import Request
 from larder.notifiers import Notice
 from tasks.closing import clear_up, empty_spool
 from tasks.step import Work, step, stored
+from tasks.telling import notice_of
 
 
 @step("notify", "restore", spares=stored)
@@ -19,7 +20,7 @@ def notify(work: Work) -> None:
         _clear_up(work, request)
     cause = f"at step {work.run.failed_step}: {work.run.error}" if failed else None
     work.ledger.requests.finish(request, failed=cause)
-    for problem in notifiers.tell(work.settings.notifiers.values(), _notice(work, request, failed=failed)):
+    for problem in notifiers.tell(work.settings.notifiers.values(), _notice(work, request)):
         work.warn(problem)
     empty_spool(request.id, work.run)
     if not failed:
@@ -41,21 +42,15 @@ def _clear_up(work: Work, request: Request) -> None:
         work.say("What had been built beside the live database was removed; the live one is as it was")
 
 
-def _notice(work: Work, request: Request, *, failed: bool) -> Notice:
-    run, wanted = work.run, request.document.wanted
-    return Notice(
-        event="failure" if failed else "success",
-        database=run.database,
-        run=run.id,
+def _notice(work: Work, request: Request) -> Notice:
+    wanted = request.document.wanted
+    return notice_of(
+        work.run,
+        None,
         artifact=wanted.artifact,
         size=wanted.size,
-        seconds=run.seconds,
         created=wanted.created,
         proof=wanted.proof,
-        warnings=tuple(run.warnings),
-        step=run.failed_step,
-        error=run.error,
-        hint=run.hint,
         about="restore",
         request=request.id,
         target=request.document.into.address,

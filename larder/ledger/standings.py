@@ -51,6 +51,23 @@ class Standings:
             )
         return found
 
+    def undrilled(self) -> dict[str, int]:
+        """How many backups of each database were taken since its last drill began; of those that have any."""
+        backups, drills = tables.backups.c, tables.drills.c
+        last = (
+            sa.select(drills.database, sa.func.max(drills.created).label("created"))
+            .group_by(drills.database)
+            .subquery()
+        )
+        query = (
+            sa.select(backups.database, sa.func.count())
+            .join_from(tables.backups, last, backups.database == last.c.database, isouter=True)
+            .where(sa.or_(last.c.created.is_(None), backups.created > last.c.created))
+            .group_by(backups.database)
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return _pairs(connection, query)
+
 
 def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, Any]:
     return {row[0]: row[1] for row in connection.execute(query)}

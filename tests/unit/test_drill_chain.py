@@ -23,7 +23,7 @@ from larder.ledger.backups import Backup
 from larder.ledger.drills import Drill
 from larder.ledger.runs import Run
 from tasks import backup as backups
-from tasks import chain, context, drill, drill_closing
+from tasks import chain, context, drill, drill_closing, objectives
 from tasks.checksum import checksum
 from tasks.compress import compress
 from tasks.dump import dump
@@ -31,7 +31,7 @@ from tasks.notify import notify as backup_notify
 from tasks.rotate import rotate
 from tasks.upload import upload
 
-for module in ("fetch", "check", "load", "drill_examine", "drop", "drill_notify"):
+for module in ("fetch", "check", "load", "drill_examine", "drop", "drill_notify", "guard"):
     importlib.import_module(f"tasks.{module}")
 
 LINKS = ("fetch", "check", "load", "examine", "drop", "notify")
@@ -53,10 +53,10 @@ class Stand:
     def spool(self) -> Path:
         return self.folder / "state" / "spool"
 
-    def configure(self, more: str = "") -> None:
+    def configure(self, more: str = "", name: str = "shop") -> None:
         (self.folder / "larder.toml").write_text(
             f'state_dir = "{self.folder / "state"}"\n'
-            f'[databases.shop]\nurl = "sqlite:///{self.folder / "shop.db"}"\n{more}'
+            f'[databases.{name}]\nurl = "sqlite:///{self.folder / "shop.db"}"\n{more}'
             '[stores.nas]\npath = "nas"\n'
         )
         context.settings.cache_clear()
@@ -232,6 +232,32 @@ def test_the_guard_closes_a_drill_that_was_abandoned_and_removes_what_it_has_lef
     current_app.tasks["drill.notify"](run.id)
     assert (stand.drill_of(run).outcome, stand.drill_of(run).error) == ("failed", "its worker was lost")
     assert stand.ledger.drills.unclosed() == []
+
+
+def test_what_a_drill_has_left_goes_although_its_database_is_configured_no_longer(stand: Stand) -> None:
+    stand.back_up()
+    run = drill.start("shop", "command")
+    stand.go_through(run, "load")
+    stand.ledger.runs.abandon(run.id, LarderError("its worker was lost"))
+    stand.configure(name="market")
+    drill_closing.clear_up()
+    assert stand.left() == []
+
+
+def test_a_fault_in_one_duty_of_the_guard_keeps_it_from_no_other(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.back_up()
+    run = drill.start("shop", "command")
+    stand.go_through(run, "load")
+    stand.ledger.runs.abandon(run.id, LarderError("its worker was lost"))
+
+    def fail() -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(objectives, "watch", fail)
+    current_app.tasks["guard"]()
+    assert stand.left() == []
 
 
 def test_a_drill_is_due_after_so_many_backups(stand: Stand) -> None:
