@@ -81,7 +81,7 @@ def main() -> int:
     """Run every round, print the figures, and compare them with the targets."""
     arguments = _arguments()
     folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
-    cluster = started(arguments.postgres)
+    cluster = started(arguments.postgres, as_it_comes=True)
     try:
         return _measure(cluster, folder, arguments)
     finally:

@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--postgres", type=int, default=16, help="major version of server and client")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="larder-bench-"))
-    cluster = started(arguments.postgres)
+    cluster = started(arguments.postgres, as_it_comes=True)
     try:
         return Bench(cluster, folder).measure(arguments.scale, arguments.partitions, arguments.rounds)
     finally:

@@ -89,8 +89,8 @@ class Cluster:
     def _run(self, argv: list[str | Path], **options: object) -> None:
         subprocess.run(argv, check=True, capture_output=True, user=self.user, cwd="/", **options)  # type: ignore[call-overload]
 
-    def create(self) -> None:
-        """Make the cluster's files."""
+    def create(self, *, as_it_comes: bool = False) -> None:
+        """Make the cluster's files: of a server for tests, quick and forgetful, or one that is `as_it_comes`."""
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -102,9 +102,13 @@ class Cluster:
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(
                 f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = '{self.folder}'\n"
-                "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
-                "max_connections = 40\nlog_statement = none\nautovacuum = off\nmax_wal_size = 2GB\n"
+                "max_connections = 40\n"
             )
+            if not as_it_comes:
+                settings.write(
+                    "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
+                    "log_statement = none\nautovacuum = off\nmax_wal_size = 2GB\n"
+                )
 
     @property
     def data(self) -> Path:
@@ -284,11 +288,11 @@ class Clusters:
         self._started.clear()
 
 
-def started(version: int) -> Cluster:
-    """A new running server, for a test that breaks it; whoever asks removes it."""
+def started(version: int, *, as_it_comes: bool = False) -> Cluster:
+    """A new running server, for a test that breaks it; whoever asks removes it. See `Cluster.create`."""
     cluster = Cluster(version)
     try:
-        cluster.create()
+        cluster.create(as_it_comes=as_it_comes)
         cluster.start()
     except BaseException:
         cluster.remove()
