@@ -5,9 +5,9 @@ from __future__ import annotations
 from celery import Signature, chain, current_app
 from kombu.exceptions import OperationalError
 
-from larder.errors import UnreachableError
 from larder.ledger.runs import SAFETY, Run, Step
 from tasks import context
+from tasks.queues import away
 
 #: Seconds to try to reach the broker before giving up; a message is small.
 _SEND_POLICY = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2}
@@ -16,21 +16,6 @@ _SEND_POLICY = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "
 def task_name(step: str, kind: str = "backup") -> str:
     """The name that Celery and Flower know a step by: `backup.dump`, `restore.load`."""
     return f"{kind}.{step}"
-
-
-def see_that_broker_answers() -> None:
-    """Raise `UnreachableError` where no message could be sent now."""
-    try:
-        with current_app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0.2)
-    except OperationalError as error:
-        raise _away(error) from None
-
-
-def _away(error: Exception) -> UnreachableError:
-    return UnreachableError(
-        f"unable to reach the broker: {error}", "check REDIS_URL, and that Redis is running"
-    )
 
 
 def send(run: Run, first: str | None = None, store: str = "") -> None:
@@ -48,7 +33,7 @@ def send(run: Run, first: str | None = None, store: str = "") -> None:
             retry=True, retry_policy=_SEND_POLICY
         )
     except OperationalError as error:
-        raise _away(error) from None
+        raise away(error) from None
 
 
 def _links(run: Run) -> list[tuple[Run, Step]]:

@@ -7,11 +7,11 @@ from pydantic import SecretStr
 from larder.config import DatabaseSettings
 from larder.databases import open_scratch
 from larder.drilling import Scratch
-from larder.errors import BusyError, LarderError, NotFoundError, UnreachableError
+from larder.errors import BusyError, LarderError, NotFoundError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.runs import Run
 from larder.spool import Spool, run_folders
-from tasks import chain, context, drill
+from tasks import context, drill
 from tasks.closing import SCRATCH
 from tasks.step import logger
 
@@ -37,19 +37,12 @@ def _scratch(run: Run, database: DatabaseSettings) -> Scratch:
 
 
 def settle() -> None:
-    """Have drills closed whose run was ended from outside, or whose last message is lost."""
+    """Close drills that people were told of, and that nobody has closed: somebody has sent that link by itself."""
     ledger = context.ledger()
     for open_drill in ledger.drills.unclosed():
         run = ledger.runs.get(open_drill.run)
-        if not run.over:
-            continue
-        if run.step_named(LAST_STEP).state in ("done", "failed"):
+        if run.over and run.step_named(LAST_STEP).state in ("done", "failed"):
             ledger.drills.close(run)
-            continue
-        try:
-            chain.send(run, LAST_STEP)
-        except UnreachableError as error:
-            logger.error("drill %s is over, and could not be closed: %s", run.id, error.message)
 
 
 def clear_up() -> None:

@@ -1,4 +1,4 @@
-"""guard: runs whose worker was killed go on from the step that was open, and what is kept too long is let go."""
+"""guard: runs that were lost go on, what has failed is told, and what is kept too long is let go."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ import sqlalchemy as sa
 from celery import shared_task
 
 from larder import pins
-from larder.errors import LarderError, UnreachableError
+from larder.errors import LarderError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
-from larder.ledger.runs import SWAP, Run
 from larder.stores import open_store
-from tasks import chain, context, drill_closing, objectives, swap
+from tasks import context, drill_closing, objectives, recovery
 from tasks.closing import clear_up, empty_spool, restorer_of
-from tasks.step import MAX_TRIES, logger, tell
+from tasks.step import logger
 
 
 @shared_task(name="guard")
 def guard() -> int:
-    """Send the chains of lost runs in this host's spool again; gives how many. Then see to what is over.
-
-    What a step has made is found by its next attempt: a finished folder in the spool, parts of an upload in a bucket. A
-    step that has cost its worker too often ends the run. However many guards there are, one of them acts.
-    """
-    taken_up = _each(_take_up_lost)
-    _each(_settle, drill_closing.settle, drill_closing.begin_due, objectives.watch)
+    """Have lost runs go on; gives how many. Then see to what is over. However many guards there are, one acts."""
+    taken_up = _each(recovery.take_up_expired, recovery.send_lying, recovery.move_stranded)
+    _each(recovery.tell_untold, _settle, drill_closing.settle, drill_closing.begin_due, objectives.watch)
     tidy()
     return taken_up
 
@@ -53,43 +48,13 @@ def _each(*duties: Callable[[], int | None]) -> int:
     return done
 
 
-def _take_up_lost() -> int:
-    runs = context.ledger().runs
-    return sum(_take_up(run) for run in runs.lost_on(context.host()) if runs.take_up(run))
-
-
-def _take_up(run: Run) -> bool:
-    step = run.open_step
-    if step is None:
-        return False
-    if step.attempts >= (swap.TRIES if run.kind == "restore" and step.name == SWAP else MAX_TRIES):
-        error = LarderError(
-            f"its worker was lost {step.attempts} times at step {step.name}",
-            "see the worker's log and the system's (out of memory?)",
-        )
-        context.ledger().runs.abandon(run.id, error)
-        tell(run, error)
-        return False
-    logger.warning("run %s of %s was lost at step %s and goes on", run.id, run.database, step.name)
-    chain.send(run, step.name, step.store)
-    return True
-
-
 def _settle() -> None:
-    """Have restores closed whose run was ended from outside, or whose last message is lost."""
+    """Close restores that people were told of, and that nobody has closed: somebody has sent that link by itself."""
     ledger = context.ledger()
     for request in ledger.requests.in_state("running"):
         run = ledger.runs.get(request.run or "")
-        if not run.over:
-            continue
-        if run.step_named(LAST_STEP).state in ("done", "failed"):
-            # Told about, and not closed: somebody has sent that link by itself.
+        if run.over and run.step_named(LAST_STEP).state in ("done", "failed"):
             ledger.requests.finish(request, failed=run.error if run.state == "failed" else None)
-        else:
-            try:
-                chain.send(run, LAST_STEP)
-            except UnreachableError as error:
-                logger.error("restore %s is over, and could not be closed: %s", request.id, error.message)
 
 
 def _remove_leftovers() -> None:

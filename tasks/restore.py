@@ -14,7 +14,7 @@ from larder.ledger.requests import Request
 from larder.ledger.runs import RESTORE_STEPS, SAFETY, Run
 from larder.restore_request import RestoreRequest
 from larder.restore_target import restorer_for
-from tasks import chain, context
+from tasks import chain, context, queues
 
 #: The links of a restore that takes another back by exchanging names once more.
 UNDO_STEPS = ("authorize", "swap", "notify")
@@ -70,7 +70,7 @@ def _see_that_it_can_begin(settings: Settings, request: Request) -> None:
             "stop the application, and hand the same token in again: it is not spent",
         )
     # An approval that is spent on a chain that cannot be sent is lost.
-    chain.see_that_broker_answers()
+    queues.see_that_broker_answers()
 
 
 def send(run: Run, request: Request) -> Run:

@@ -25,6 +25,7 @@ from larder.errors import LarderError, LeaseLostError, NotAuthorisedError, NotFo
 from larder.ledger import Ledger
 from larder.ledger.journal import Level
 from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
+from larder.ledger.losses import MOST_ATTEMPTS
 from larder.ledger.requests import WORKER
 from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
 from larder.progress import Progress, Report
@@ -36,7 +37,7 @@ from tasks import chain, context
 logger = logging.getLogger("larder.run")
 
 #: How often a step is started before its transient error counts as permanent, unless it says otherwise.
-MAX_TRIES = 5
+MAX_TRIES = MOST_ATTEMPTS
 
 #: How long a link whose ledger was away is put off: a lease that it may hold is over by then.
 LEDGER_WAIT = TTL + timedelta(seconds=5)

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging, worker_ready
+from celery.signals import celeryd_after_setup, setup_logging, worker_ready, worker_shutdown
 
 from beat_schedule import beat_schedule
 from larder.config import Settings
 from larder.errors import LarderError
+from larder.ledger.hosts import SETTLE
 from larder.ledger.leases import TTL
 from larder.secret import MASK
 from tasks import context
+from tasks.queues import DEFAULT_QUEUE, host_queue
 from workers import log, routing
+from workers.heartbeat import Heartbeat
 
 #: Where Redis is when nobody says so.
 DEFAULT_BROKER = "redis://localhost:6379/0"
@@ -89,7 +93,7 @@ def _delivery() -> dict[str, Any]:
     return {
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_default_queue": routing.DEFAULT_QUEUE,
+        "task_default_queue": DEFAULT_QUEUE,
         "task_acks_late": False,
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
@@ -125,19 +129,36 @@ def _configure_logging(loglevel: int | str | None = None, logfile: str | None = 
 @celeryd_after_setup.connect
 def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
     """Take the later steps of runs whose dump lies in this host's spool, whatever `-Q` says."""
-    instance.app.amqp.queues.select_add(routing.host_queue(context.host()))
+    instance.app.amqp.queues.select_add(host_queue(context.host()))
     context.ledger()
+
+
+_heartbeat = Heartbeat()
+
+
+@worker_ready.connect
+def _say_that_it_is_there(**_: Any) -> None:
+    _heartbeat.start()
+
+
+@worker_shutdown.connect
+def _say_no_more(**_: Any) -> None:
+    _heartbeat.stop()
 
 
 @worker_ready.connect
 def _take_up_lost_runs(sender: Any, **_: Any) -> None:
-    """Have `guard` look at this host's spool once every lease that was held before this worker started has run out.
+    """Have `guard` look once every lease has run out that was held here before this worker started.
 
     Until then nobody knows whether who holds one is alive.
     """
-    host = context.host()
-    if context.ledger().runs.active_on(host):
-        sender.app.send_task("guard", countdown=TTL.total_seconds() + 1, queue=routing.host_queue(host))
+    host, runs = context.host(), context.ledger().runs
+    if not runs.active_on(host):
+        return
+    until = runs.held_until(host)
+    held = (until - datetime.now(UTC)).total_seconds() if until else 0
+    patience = max(min(held, TTL.total_seconds()), SETTLE.total_seconds()) + 1
+    sender.app.send_task("guard", countdown=patience, queue=host_queue(host))
 
 
 # Whatever these processes write (beat's schedule, logs) is for their user alone.

@@ -9,6 +9,8 @@ manifests, which are the truth about backups.
 | `schema` | how the database is opened and migrated |
 | `runs` | when a run begins, is busy, is lost, ends |
 | `leases` | who may work on a run now, and whose commit counts |
+| `hosts` | which machines' workers are there |
+| `losses` | which runs were lost, and who may begin them anew |
 | `backups` | which backups and copies are known, and their proof |
 | `journal` | the lines that a run wrote for people |
 | `signers` | which keys its hosts sign manifests with |
@@ -27,8 +29,10 @@ import sqlalchemy as sa
 from larder.ledger.audit import Audit
 from larder.ledger.backups import Backups
 from larder.ledger.drills import Drills
+from larder.ledger.hosts import Hosts
 from larder.ledger.journal import Journal
 from larder.ledger.leases import Leases
+from larder.ledger.losses import Losses
 from larder.ledger.misses import Misses
 from larder.ledger.requests import Requests
 from larder.ledger.runs import Runs
@@ -47,6 +51,8 @@ class Ledger:
         self._engine = engine
         self.runs = Runs(engine)
         self.leases = Leases(engine)
+        self.hosts = Hosts(engine)
+        self.losses = Losses(engine, self.runs, self.hosts)
         self.backups = Backups(engine)
         self.journal = Journal(engine)
         self.signers = Signers(engine)

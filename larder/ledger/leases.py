@@ -34,6 +34,7 @@ class Refusal(Enum):
     BUSY = "another attempt is at it"
     EARLY = "an earlier step is not done"
     PASSED = "the chain went on without it"
+    ELSEWHERE = "it goes on on another host"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,11 @@ class Leases:
                 .all()
             )
             link = _link(links, run_id, step, store)
-            refusal = _refusal(run, links, link, now) or _out_of_turn(connection, run, step)
+            refusal = (
+                _refusal(run, links, link, now)
+                or _out_of_turn(connection, run, step)
+                or _of_another(run, link, host)
+            )
             if refusal is not None:
                 return refusal
             lease = Lease(
@@ -211,6 +216,12 @@ def _refusal(
         # A failed upload that the chain went on without: a message of it that comes late starts nothing anew.
         return Refusal.PASSED
     return None
+
+
+def _of_another(run: sa.RowMapping, link: sa.RowMapping, host: str) -> Refusal | None:
+    """Whether what the step needs lies in the spool of another host. A run that is over is told about anywhere."""
+    pinned = run["state"] in tables.ACTIVE and run["host"] is not None and link["position"] > 0
+    return Refusal.ELSEWHERE if pinned and run["host"] != host else None
 
 
 def _out_of_turn(connection: sa.Connection, run: sa.RowMapping, step: str) -> Refusal | None:

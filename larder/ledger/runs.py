@@ -56,9 +56,6 @@ SAFETY_TRIGGER = "safety"
 #: How long a run may lie between two steps, or in a queue, before it counts as lost.
 QUEUE_PATIENCE = timedelta(hours=1)
 
-#: How long a run whose message is lost may lie between two steps before a worker that starts sends another.
-_BETWEEN_STEPS = timedelta(seconds=60)
-
 #: How long a restore that was lost while it exchanged names is left to a worker that goes on with it.
 SWAP_PATIENCE = timedelta(minutes=15)
 
@@ -113,7 +110,18 @@ class Run:
     hint: str | None
     exit_code: int | None
     warnings: list[str]
+    #: The database server that its dump reads; None for a file, and before it was known.
+    server: str | None
+    #: What its dump waits for a slot of: `server`, `host`, `spool`.
+    waits: str | None
+    #: Bytes that its dump and its artifact took up in the spool.
+    spooled: int | None
     steps: tuple[Step, ...]
+
+    @property
+    def lying_since(self) -> datetime:
+        """Since when it has been between two steps, or in a queue; to be asked where no step is running."""
+        return self.lease_until - QUEUE_PATIENCE
 
     @property
     def backup(self) -> str:
@@ -198,8 +206,7 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         """The run `run_id`; raises `NotFoundError`."""
-        with self._engine.connect().execution_options(reads=True) as connection:
-            found = self._load(connection, tables.runs.c.id == run_id, limit=1)
+        found = self.select(tables.runs.c.id == run_id, limit=1)
         if not found:
             raise NotFoundError(f"unable to find run '{run_id}'", "larder runs lists them")
         return found[0]
@@ -223,8 +230,7 @@ class Runs:
             wanted.append(tables.runs.c.state == "failed")
         if over:
             wanted.append(tables.runs.c.state.not_in(tables.ACTIVE))
-        with self._engine.connect().execution_options(reads=True) as connection:
-            return self._load(connection, *wanted, limit=limit)
+        return self.select(*wanted, limit=limit)
 
     def between(self, start: datetime, end: datetime) -> list[Passage]:
         """The runs of every kind that began from `start` on and before `end`, oldest first."""
@@ -236,63 +242,33 @@ class Runs:
         with self._engine.connect().execution_options(reads=True) as connection:
             return [Passage(**row) for row in connection.execute(query).mappings()]
 
-    def lost_on(self, host: str) -> list[Run]:
-        """The runs that lie in the spool of `host` and that nobody works on.
-
-        Their lease has run out; or they have been between two steps for so long that the message is lost. Where it is
-        not, a second one does no harm.
-        """
-        now = datetime.now(UTC)
-        at_work = sa.exists().where(tables.steps.c.run == tables.runs.c.id, tables.steps.c.state == "running")
-        between_steps = sa.and_(~at_work, tables.runs.c.lease_until < now + QUEUE_PATIENCE - _BETWEEN_STEPS)
-        with self._engine.connect().execution_options(reads=True) as connection:
-            return self._load(
-                connection,
-                _lies_on(host),
-                tables.runs.c.state.in_(tables.ACTIVE),
-                sa.or_(tables.runs.c.lease_until < now, between_steps),
-                ~_waits_for_part(),
-                limit=1000,
-            )
-
     def parts_of(self, run_id: str) -> list[Run]:
         """The runs that are a part of the chain of `run_id`."""
+        return self.select(tables.runs.c.parent == run_id, limit=10)
+
+    def select(self, *wanted: sa.ColumnElement[bool], limit: int) -> list[Run]:
+        """The newest runs that are `wanted`, newest first: for the ledger's own other rooms."""
         with self._engine.connect().execution_options(reads=True) as connection:
-            return self._load(connection, tables.runs.c.parent == run_id, limit=10)
+            return self._load(connection, *wanted, limit=limit)
+
+    def held_until(self, host: str) -> datetime | None:
+        """When the last lease runs out that `host` holds; None where it has none."""
+        query = (
+            sa.select(sa.func.max(tables.runs.c.lease_until))
+            .join(tables.steps, tables.steps.c.run == tables.runs.c.id)
+            .where(
+                tables.runs.c.host == host,
+                tables.runs.c.state.in_(tables.ACTIVE),
+                tables.steps.c.state == "running",
+            )
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return connection.execute(query).scalar()
 
     def active_on(self, host: str) -> bool:
         """Whether a run lies in the spool of `host` that is not over."""
-        query = sa.select(tables.runs.c.id).where(
-            tables.runs.c.host == host, tables.runs.c.state.in_(tables.ACTIVE)
-        )
-        with self._engine.connect().execution_options(reads=True) as connection:
-            return connection.execute(query.limit(1)).scalar() is not None
-
-    def take_up(self, run: Run) -> bool:
-        """Claim the right to send a lost run's chain again; of several who try, one gets it.
-
-        The attempt grows, so that whoever held it before can commit nothing any more, and its open step waits.
-        """
-        now = datetime.now(UTC)
-        with self._engine.begin() as connection:
-            taken = connection.execute(
-                tables.runs.update()
-                .where(
-                    tables.runs.c.id == run.id,
-                    tables.runs.c.attempt == run.attempt,
-                    tables.runs.c.lease_until == run.lease_until,
-                    tables.runs.c.state.in_(tables.ACTIVE),
-                )
-                .values(lease_until=now + QUEUE_PATIENCE, attempt=tables.runs.c.attempt + 1, progress=None)
-            )
-            if taken.rowcount == 0:
-                return False
-            connection.execute(
-                tables.steps.update()
-                .where(tables.steps.c.run == run.id, tables.steps.c.state == "running")
-                .values(state="waiting", error="its worker was lost")
-            )
-            return True
+        active = tables.runs.c.state.in_(tables.ACTIVE)
+        return bool(self.select(tables.runs.c.host == host, active, limit=1))
 
     def abandon(self, run_id: str, error: LarderError, step: str | None = None) -> bool:
         """Close a run, and what is a part of it, from outside, whoever holds them: their commits count no more.
@@ -318,7 +294,7 @@ class Runs:
         held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
         # Whether a restore has exchanged names already, its own next attempt knows best: that one is left more time.
         in_time = sa.or_(~_is_swapping(), tables.runs.c.lease_until < now - SWAP_PATIENCE)
-        _close(connection, sa.and_(held, ~_waits_for_part(), in_time), now, lost)
+        _close(connection, sa.and_(held, ~waits_for_part(), in_time), now, lost)
         over = sa.select(tables.runs.c.id).where(tables.runs.c.state.not_in(tables.ACTIVE))
         _close(connection, tables.runs.c.parent.in_(over.scalar_subquery()), now, lost)
 
@@ -471,7 +447,7 @@ def _busy(what: str, existing: Run) -> BusyError:
     )
 
 
-def _waits_for_part() -> sa.ColumnElement[bool]:
+def waits_for_part() -> sa.ColumnElement[bool]:
     """Whether a run has come to the step at which it waits for another that is a part of it."""
     part, wait, before = tables.runs.alias("part"), tables.steps.alias("wait"), tables.steps.alias("before")
     not_done = sa.exists().where(
@@ -490,13 +466,6 @@ def _is_swapping() -> sa.ColumnElement[bool]:
         tables.steps.c.name == SWAP,
         tables.steps.c.state.in_(("running", "waiting", "done")),
     )
-
-
-def _lies_on(host: str) -> sa.ColumnElement[bool]:
-    """Whether a run lies in the spool of `host`; a part that nobody has begun does where its whole run does."""
-    outer = tables.runs.alias("outer")
-    of_outer = sa.exists().where(outer.c.id == tables.runs.c.parent, outer.c.host == host)
-    return sa.or_(tables.runs.c.host == host, sa.and_(tables.runs.c.host.is_(None), of_outer))
 
 
 def _links(steps: Sequence[str], stores: Sequence[str]) -> Iterator[tuple[str, str]]:

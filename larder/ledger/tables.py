@@ -80,9 +80,21 @@ runs = Table(
     Column("hint", Text),
     Column("exit_code", Integer),
     Column("warnings", JSON, nullable=False),
+    #: The database server that its dump reads, without user and secrets; null for a file, and before it was known.
+    Column("server", Text),
+    #: What its dump waits for a slot of: `server`, `host`, `spool`; null: nothing.
+    Column("waits", String(20)),
+    #: Bytes that its dump and its artifact took up in the spool.
+    Column("spooled", BigInteger),
     UniqueConstraint("database", "stamp", name="one_run_per_stamp"),
     UniqueConstraint("database", "slot", name="one_run_per_slot"),
     Index("runs_by_time", "database", "created"),
+    Index(
+        "runs_under_way",
+        "state",
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
     Index(
         "one_active_run_that_holds",
         "holds",
@@ -140,6 +152,15 @@ copies = Table(
     #: What was wrong with it then.
     Column("problem", Text),
     Index("copies_by_verification", "verified"),
+)
+
+#: The machines whose workers say that they are there: when last, and since when without a gap.
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("seen", Moment, nullable=False),
+    Column("since", Moment, nullable=False),
 )
 
 #: What was deleted on purpose: a backup that is gone and is not in here was taken away by somebody else.

@@ -28,21 +28,7 @@ from larder.ledger import Ledger, open_ledger, schema, tables
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
 from larder.manifest import Content, File, Manifest
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'state' / 'ledger.sqlite3'}"
-    url: str = request.getfixturevalue("empty_postgres_database")
-    return url
-
-
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    opened = open_ledger(ledger_url)
-    yield opened
-    opened.close()
+from tests.losses import expire
 
 
 def manifest_of_test(backup: str) -> Manifest:
@@ -95,13 +81,6 @@ def take(ledger: Ledger, run: Run, step: str) -> Lease:
 def pass_through(ledger: Ledger, run: Run, *names: str) -> None:
     for name in names:
         ledger.leases.finish(take(ledger, run, name))
-
-
-def expire(ledger: Ledger, run: Run) -> None:
-    """Make the run's lease one that ran out a minute ago, as if its worker had been killed before that."""
-    past = datetime.now(UTC) - timedelta(minutes=1)
-    with ledger._engine.begin() as connection:
-        connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(lease_until=past))
 
 
 def test_a_run_goes_through_its_steps_and_ends_stored(ledger: Ledger) -> None:
@@ -259,42 +238,6 @@ def test_unknown_names_are_refused(ledger: Ledger) -> None:
         ledger.leases.take("nothing", "dump", "host-1")
     with pytest.raises(NotFoundError):
         ledger.leases.take(begin(ledger).id, "nothing", "host-1")
-
-
-def test_a_lost_run_is_taken_up_once_and_goes_on_from_its_open_step(ledger: Ledger) -> None:
-    run = begin(ledger)
-    pass_through(ledger, run, "dump")
-    zombie = take(ledger, run, "compress")
-    assert ledger.runs.lost_on("host-1") == []
-    assert ledger.runs.active_on("host-1")
-    assert not ledger.runs.active_on("host-2")
-    expire(ledger, run)
-    (lost,) = ledger.runs.lost_on("host-1")
-    assert ledger.runs.lost_on("host-2") == []
-    assert lost.open_step is not None
-    assert (lost.open_step.name, lost.open_step.state) == ("compress", "running")
-    assert [ledger.runs.take_up(lost), ledger.runs.take_up(lost)] == [True, False]
-    assert ledger.runs.lost_on("host-1") == []
-    with pytest.raises(LeaseLostError):
-        ledger.leases.finish(zombie)
-    successor = take(ledger, run, "compress")
-    assert successor.tries == 2
-    ledger.leases.finish(successor)
-
-
-def test_a_run_whose_message_was_lost_between_two_steps_is_found(ledger: Ledger) -> None:
-    run = begin(ledger)
-    pass_through(ledger, run, "dump")
-    assert ledger.runs.lost_on("host-1") == []
-    with ledger._engine.begin() as connection:
-        earlier = datetime.now(UTC) + timedelta(minutes=58)
-        connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(lease_until=earlier))
-    (lost,) = ledger.runs.lost_on("host-1")
-    assert lost.open_step is not None
-    assert (lost.open_step.name, lost.open_step.state) == ("compress", "pending")
-    assert [ledger.runs.take_up(lost), ledger.runs.take_up(lost)] == [True, False]
-    take(ledger, run, "compress")
-    assert ledger.runs.lost_on("host-1") == []
 
 
 def test_each_store_has_an_upload_of_its_own(ledger: Ledger) -> None:

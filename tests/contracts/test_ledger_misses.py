@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from larder.errors import LarderError
-from larder.ledger import Ledger, open_ledger
+from larder.ledger import Ledger
 from larder.ledger.drills import Outcome
 from larder.ledger.misses import Miss
 from larder.objectives import Facts
 from tests import standings
 
 CLOCK = ("schedule", "every")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    else:
-        url = request.getfixturevalue("empty_postgres_database")
-    opened = open_ledger(url)
-    yield opened
-    opened.close()
 
 
 def at(day: int, hour: int = 2) -> datetime:

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from larder.approval import Approval
 from larder.errors import BusyError, IntegrityError, LarderError, NotAuthorisedError, NotFoundError
-from larder.ledger import Ledger, open_ledger, tables
+from larder.ledger import Ledger
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import RESTORE_STEPS, SAFETY_STEPS, Run
 from larder.manifest_fields import TIME
 from larder.restore_request import RestoreRequest
 from larder.restoring import Kept
 from tests.approvals import REQUEST
+from tests.losses import expire, heard, lost
 
 NOW = datetime.now(UTC)
 KEPT = Kept("shop__before_20251016_030000", "16385", 1000)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    else:
-        url = request.getfixturevalue("empty_postgres_database")
-    opened = open_ledger(url)
-    yield opened
-    opened.close()
 
 
 def a_request(ledger: Ledger, **changes: object) -> RestoreRequest:
@@ -160,13 +148,14 @@ def test_a_safety_backup_comes_in_its_turn(ledger: Ledger) -> None:
 
 
 def test_a_restore_is_not_lost_while_its_safety_backup_works(ledger: Ledger) -> None:
+    heard(ledger, "host-1")
     run = present(ledger, a_request(ledger))
     finish(ledger, run, "authorize", "fetch", "check")
     (part,) = ledger.runs.parts_of(run.id)
     lease = ledger.leases.take(part.id, "dump", "host-1")
     assert isinstance(lease, Lease)
     expire(ledger, run)
-    assert [found.id for found in ledger.runs.lost_on("host-1")] == []
+    assert lost(ledger) == []
     ledger.runs.close_lost("shop")
     assert ledger.runs.get(run.id).state == "running"
     ledger.leases.renew(lease)
@@ -174,17 +163,17 @@ def test_a_restore_is_not_lost_while_its_safety_backup_works(ledger: Ledger) -> 
 
 
 def test_a_restore_whose_worker_was_lost_before_its_safety_backup_is_found(ledger: Ledger) -> None:
+    heard(ledger, "host-1")
     run = present(ledger, a_request(ledger))
     (part,) = ledger.runs.parts_of(run.id)
     assert isinstance(ledger.leases.take(run.id, "authorize", "host-1"), Lease)
     expire(ledger, run)
-    assert [found.id for found in ledger.runs.lost_on("host-1")] == [run.id]
-    assert ledger.runs.take_up(ledger.runs.get(run.id))
+    assert lost(ledger) == [run.id]
+    assert ledger.losses.take_up(ledger.runs.get(run.id))
     finish(ledger, run, "authorize", "fetch", "check")
     expire(ledger, part)
     # Its own message was lost: it lies where the restore does.
-    assert [found.id for found in ledger.runs.lost_on("host-1")] == [part.id]
-    assert ledger.runs.lost_on("host-2") == []
+    assert lost(ledger) == [part.id]
 
 
 def test_what_is_a_part_of_a_run_ends_with_it(ledger: Ledger) -> None:
@@ -264,13 +253,14 @@ def test_what_is_being_undone_is_not_let_go(ledger: Ledger) -> None:
 
 
 def test_a_restore_that_was_lost_at_its_swap_is_left_to_its_next_attempt(ledger: Ledger) -> None:
+    heard(ledger, "host-1")
     run = present(ledger, a_request(ledger), places=None, steps=("authorize", "swap", "notify"))
     finish(ledger, run, "authorize")
     assert isinstance(ledger.leases.take(run.id, "swap", "host-1"), Lease)
     expire(ledger, run)
     with pytest.raises(BusyError):
         ledger.runs.create("shop", "command", stores=["local"])
-    assert [found.id for found in ledger.runs.lost_on("host-1")] == [run.id]
+    assert lost(ledger) == [run.id]
     expire(ledger, run, timedelta(hours=1))
     assert ledger.runs.create("shop", "command", stores=["local"])[1]
     assert ledger.runs.get(run.id).state == "failed"
@@ -318,10 +308,3 @@ def test_whoever_takes_the_triggers_off_is_seen(ledger: Ledger, what: str, probl
     with pytest.raises(IntegrityError, match=problem):
         ledger.audit.verify()
     assert ledger.audit.read()
-
-
-def expire(ledger: Ledger, run: Run, ago: timedelta = timedelta(minutes=1)) -> None:
-    """Make the run's lease one that ran out some time ago."""
-    past = datetime.now(UTC) - ago
-    with ledger._engine.begin() as connection:
-        connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(lease_until=past))

@@ -18,12 +18,12 @@ import pytest
 from celery import current_app
 
 from larder.errors import BusyError, IntegrityError, LarderError, NotFoundError
-from larder.ledger import Ledger, tables
+from larder.ledger import Ledger, losses, tables
 from larder.ledger.backups import Backup
 from larder.ledger.drills import Drill
 from larder.ledger.runs import Run
 from tasks import backup as backups
-from tasks import chain, context, drill, drill_closing, objectives
+from tasks import chain, context, drill, drill_closing, objectives, queues, recovery
 from tasks.checksum import checksum
 from tasks.compress import compress
 from tasks.dump import dump
@@ -105,6 +105,8 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     monkeypatch.setenv("LARDER_CONFIG", str(tmp_path / "larder.toml"))
     made = Stand(tmp_path, [])
     monkeypatch.setattr(chain, "send", lambda *what: made.sent.append(what))
+    monkeypatch.setattr(queues, "waiting_in", lambda _queue: 0)
+    monkeypatch.setattr(losses, "LYING", timedelta(0))
     for cached in (context.settings, context.signer, context._ledger_of):
         cached.cache_clear()
     made.configure()
@@ -225,7 +227,7 @@ def test_the_guard_closes_a_drill_that_was_abandoned_and_removes_what_it_has_lef
     stand.go_through(run, "load")
     stand.ledger.runs.abandon(run.id, LarderError("its worker was lost"))
     stand.sent.clear()
-    drill_closing.settle()
+    recovery.tell_untold()
     assert [what[0].id for what in stand.sent] == [run.id]
     drill_closing.clear_up()
     assert stand.left() == []

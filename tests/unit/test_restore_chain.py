@@ -17,14 +17,14 @@ from larder import restore_plan, shelf
 from larder.approval import approve
 from larder.databases._sqlite_restore import SqliteRestorer
 from larder.errors import LarderError, LeaseLostError, NotAuthorisedError, UnreachableError
-from larder.ledger import Ledger, tables
+from larder.ledger import Ledger, losses, tables
 from larder.ledger.leases import Lease, Leases
 from larder.ledger.requests import Request
 from larder.ledger.runs import Run
 from larder.restore_plan import Wish
 from larder.restore_request import RestoreRequest
 from tasks import backup as backups
-from tasks import chain, context, guard, restore, undo
+from tasks import chain, context, guard, queues, restore, undo
 from tasks.authorize import authorize
 from tasks.check import check
 from tasks.checksum import checksum
@@ -41,6 +41,7 @@ from tasks.safety import safety
 from tasks.swap import swap
 from tasks.upload import upload
 from tests.approvals import ALICE
+from tests.losses import heard
 
 OLD, NEW = 99, 10
 
@@ -143,7 +144,9 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     monkeypatch.setenv("LARDER_CONFIG", str(tmp_path / "larder.toml"))
     made = Stand(tmp_path, [])
     monkeypatch.setattr(chain, "send", lambda *what: made.sent.append(what))
-    monkeypatch.setattr(chain, "see_that_broker_answers", lambda: None)
+    monkeypatch.setattr(queues, "see_that_broker_answers", lambda: None)
+    monkeypatch.setattr(queues, "waiting_in", lambda _queue: 0)
+    monkeypatch.setattr(losses, "LYING", timedelta(0))
     context.settings.cache_clear()
     context.signer.cache_clear()
     context._ledger_of.cache_clear()
@@ -202,7 +205,7 @@ def test_an_exchange_whose_worker_was_lost_is_found_and_can_be_undone(
     assert stand.ledger.runs.get(run.id).state == "failed"
     stand.sent.clear()
     guard.guard()
-    assert [what[1] for what in stand.sent] == ["notify"]
+    assert [what[1] for what in stand.sent if what[0].id == run.id] == ["notify"]
     notify(run.id)
     found = stand.request(document)
     assert (found.state, found.undoable, found.kept is not None) == ("failed", True, True)
@@ -265,7 +268,8 @@ def test_a_run_that_goes_on_after_its_exchange_says_done(
     killed_after_exchange(stand, run, monkeypatch)
     past = datetime.now(UTC) - timedelta(minutes=2)
     stand.change(tables.runs, tables.runs.c.id == run.id, lease_until=past)
-    assert [lost.id for lost in stand.ledger.runs.lost_on(context.host())] == [run.id]
+    heard(stand.ledger, context.host())
+    assert [lost.id for lost in stand.ledger.losses.expired()] == [run.id]
     swap(run.id)
     notify(run.id)
     assert (stand.request(document).state, stand.request(document).undoable) == ("done", True)

@@ -1,0 +1,188 @@
+"""Losses: runs that nobody works on any more, and how they are begun anew. The guard asks for them each minute.
+
+| a run is | when | and then |
+|---|---|---|
+| expired | its lease ran out while its host was heard of all along | its open step is sent again |
+| lying | it has been between two steps, or in a queue, for a while | its message is sent again, if it is lost |
+| stranded | its host is gone | it starts over elsewhere, or fails |
+| untold | it has failed, and nobody was told | its last link is sent |
+
+What is done about a run is guarded by its attempt: of any number of guards, one does it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from larder.errors import LarderError
+from larder.ledger import tables
+from larder.ledger.hosts import HOST_PATIENCE, Hosts
+from larder.ledger.leases import LAST_STEP, TTL
+from larder.ledger.runs import QUEUE_PATIENCE, UPLOAD, Run, Runs, waits_for_part
+
+#: How long a run may lie between two steps before somebody looks whether its message is lost.
+LYING = timedelta(seconds=60)
+
+#: How long ago a failure is at most that is told late.
+_NEWS = timedelta(days=7)
+
+#: How often a link may cost its worker before nobody begins it again.
+MOST_ATTEMPTS = 5
+
+#: How many runs one guard looks at in a pass; the next one sees to the others.
+_AT_ONCE = 1000
+
+
+class Losses:
+    """The runs of a ledger that were lost."""
+
+    def __init__(self, engine: sa.Engine, runs: Runs, hosts: Hosts) -> None:
+        self._engine = engine
+        self._runs = runs
+        self._hosts = hosts
+
+    def expired(self) -> list[Run]:
+        """The runs whose lease ran out although their host was heard of all along."""
+        now, hosts = datetime.now(UTC), self._hosts.known()
+        found = self._active(_at_work(), tables.runs.c.lease_until < now)
+        return [run for run in found if run.host in hosts and hosts[run.host].answers(now)]
+
+    def lying(self) -> list[Run]:
+        """The runs that have been between two steps, or in a queue, for longer than `LYING`.
+
+        `Run.lying_since` says since when. Those whose host does not answer wait for it.
+        """
+        now, hosts = datetime.now(UTC), self._hosts.known()
+        found = self._active(~_at_work(), tables.runs.c.lease_until < now + QUEUE_PATIENCE - LYING)
+        return [
+            run for run in found if run.host is None or (run.host in hosts and hosts[run.host].answers(now))
+        ]
+
+    def stranded(self) -> list[Run]:
+        """The runs that lie on a host that is gone."""
+        now, hosts = datetime.now(UTC), self._hosts.known()
+        patience = sa.case((_at_work(), now - HOST_PATIENCE), else_=now - HOST_PATIENCE + QUEUE_PATIENCE)
+        found = self._runs.select(
+            tables.runs.c.state.in_(tables.ACTIVE),
+            tables.runs.c.host.is_not(None),
+            tables.runs.c.lease_until < patience,
+            limit=_AT_ONCE,
+        )
+        return [run for run in found if (run.host not in hosts) or hosts[run.host].gone(now)]
+
+    def untold(self) -> list[Run]:
+        """The runs that have failed a while ago, and whose last link nobody is at. Those of hosts that are gone too."""
+        now, state = datetime.now(UTC), tables.steps.c.state
+        idle = sa.or_(
+            sa.and_(state == "pending", tables.runs.c.finished < now - LYING),
+            sa.and_(state == "running", tables.runs.c.lease_until < now),
+            sa.and_(state == "waiting", tables.runs.c.lease_until < now + QUEUE_PATIENCE - LYING),
+        )
+        last = sa.exists().where(
+            tables.steps.c.run == tables.runs.c.id,
+            tables.steps.c.name == LAST_STEP,
+            tables.steps.c.attempts < MOST_ATTEMPTS,
+            idle,
+        )
+        return self._runs.select(
+            tables.runs.c.state == "failed",
+            tables.runs.c.parent.is_(None),
+            tables.runs.c.finished > now - _NEWS,
+            last,
+            limit=_AT_ONCE,
+        )
+
+    def take_up(self, run: Run) -> bool:
+        """Claim the right to send a lost run's chain again; of several who try, one gets it.
+
+        The attempt grows, so that whoever held it before can commit nothing any more, and its open step waits.
+        """
+        with self._engine.begin() as connection:
+            if not _claim(connection, run):
+                return False
+            connection.execute(
+                tables.steps.update()
+                .where(tables.steps.c.run == run.id, tables.steps.c.state == "running")
+                .values(state="waiting", error="its worker was lost")
+            )
+            return True
+
+    def start_over(self, run: Run) -> bool:
+        """Have a run begin anew on whatever host takes it, whose own is gone; of several who try, one gets it.
+
+        False too where a copy of what it made is in a store: another one of that name must not be made.
+        """
+        with self._engine.begin() as connection:
+            kept = sa.select(tables.steps.c.run).where(
+                tables.steps.c.run == run.id, tables.steps.c.name == UPLOAD, tables.steps.c.state == "done"
+            )
+            if connection.execute(kept.limit(1)).scalar() or not _claim(connection, run):
+                return False
+            anew = {"host": None, "state": "queued", "step": None, "waits": None}
+            connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(anew))
+            connection.execute(
+                tables.steps.update()
+                .where(tables.steps.c.run == run.id)
+                .values(state="pending", finished=None)
+            )
+            return True
+
+    def leave(self, run: Run, error: LarderError) -> bool:
+        """End a run whose host is gone, to be told about by any other; of several who try, one gets it."""
+        with self._engine.begin() as connection:
+            if not _claim(connection, run):
+                return False
+        self.unpin(run.id)
+        return self._runs.abandon(run.id, error)
+
+    def unpin(self, run_id: str) -> None:
+        """Have what is left to do about a run done by any host."""
+        with self._engine.begin() as connection:
+            connection.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(host=None))
+
+    def correct(self) -> None:
+        """Shorten leases that last for longer than any can: whoever took one has set its clock back since."""
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            connection.execute(
+                tables.runs.update()
+                .where(
+                    tables.runs.c.state == "running", _at_work(), tables.runs.c.lease_until > now + 2 * TTL
+                )
+                .values(lease_until=now + TTL)
+            )
+
+    def _active(self, *wanted: sa.ColumnElement[bool]) -> list[Run]:
+        """Active runs that wait for nothing: no slot, and no run that is a part of them."""
+        return self._runs.select(
+            tables.runs.c.state.in_(tables.ACTIVE),
+            tables.runs.c.waits.is_(None),
+            ~waits_for_part(),
+            *wanted,
+            limit=_AT_ONCE,
+        )
+
+
+def _at_work() -> sa.ColumnElement[bool]:
+    """Whether somebody has begun a step of a run, and not ended it."""
+    return sa.exists().where(tables.steps.c.run == tables.runs.c.id, tables.steps.c.state == "running")
+
+
+def _claim(connection: sa.Connection, run: Run) -> bool:
+    taken = connection.execute(
+        tables.runs.update()
+        .where(
+            tables.runs.c.id == run.id,
+            tables.runs.c.attempt == run.attempt,
+            tables.runs.c.lease_until == run.lease_until,
+            tables.runs.c.state.in_(tables.ACTIVE),
+        )
+        .values(
+            lease_until=datetime.now(UTC) + QUEUE_PATIENCE,
+            attempt=tables.runs.c.attempt + 1,
+            progress=None,
+        )
+    )
+    return taken.rowcount > 0
