@@ -6,30 +6,48 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from celery import shared_task
+from celery import current_app, shared_task
 
 from larder import pins
 from larder.errors import LarderError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
 from larder.stores import open_store
-from tasks import context, drill_closing, objectives, recovery
+from tasks import context, drill_closing, objectives, overdue, queues, recovery, sweep
 from tasks.closing import clear_up, empty_spool, restorer_of
 from tasks.step import logger
+
+#: Seconds after which a message that nobody took is not needed any more: the next guard sends another.
+_MINUTE = 60
 
 
 @shared_task(name="guard")
 def guard() -> int:
     """Have lost runs go on; gives how many. Then see to what is over. However many guards there are, one acts."""
-    taken_up = _each(recovery.take_up_expired, recovery.send_lying, recovery.move_stranded)
-    _each(recovery.tell_untold, _settle, drill_closing.settle, drill_closing.begin_due, objectives.watch)
+    taken_up = _each(recovery.take_up_expired, recovery.send_lying, recovery.leave_stranded)
+    _each(recovery.tell_untold, _settle, drill_closing.settle, drill_closing.begin_due, _hold_to_objectives)
     tidy()
+    _have_others_tidy()
     return taken_up
 
 
+@shared_task(name="tidy")
 def tidy() -> None:
-    """Let go of what restores and drills have left, or keep no longer. So do commands with a worker of their own."""
-    _each(_remove_leftovers, _let_go, drill_closing.clear_up)
+    """Let go of what runs have left on this host, or keep no longer. So do commands with a worker of their own."""
+    _each(_remove_leftovers, _let_go, drill_closing.clear_up, sweep.sweep)
+
+
+def _have_others_tidy() -> None:
+    """Have every other host do the same for what lies on it. One that does not take it in time gets the next."""
+    ledger, now, own = context.ledger(), datetime.now(UTC), context.host()
+    ledger.hosts.forget()
+    for host in ledger.hosts.known().values():
+        if host.id != own and host.answers(now):
+            current_app.send_task("tidy", queue=queues.host_queue(host.id), expires=_MINUTE)
+
+
+def _hold_to_objectives() -> int:
+    return overdue.begin(objectives.watch())
 
 
 def _each(*duties: Callable[[], int | None]) -> int:

@@ -42,8 +42,10 @@ def standings(settings: Settings, ledger: Ledger, now: datetime) -> dict[str, St
     return {name: judge(database, facts[name], now) for name, database in settings.databases.items()}
 
 
-def watch() -> None:
-    """Note what is missed, and what is met again, and tell of both. However many guards do it, each is told of once.
+def watch() -> dict[str, Standing]:
+    """Note what is missed, and what is met again, and tell of both; gives how every database stands.
+
+    However many guards do it, each is told of once.
 
     One that is killed on the way may have told, and not noted it: the next one tells again. Nobody who can't be told
     fails it, or keeps it for long.
@@ -56,6 +58,7 @@ def watch() -> None:
     with ledger.misses.telling() as alone:
         if alone:
             _tell(ledger, list(settings.notifiers.values()), found)
+    return found
 
 
 def _note(ledger: Ledger, missed: Collection[Miss], found: dict[str, Standing]) -> None:

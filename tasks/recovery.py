@@ -10,14 +10,15 @@ import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from larder.errors import LarderError
+from larder.errors import BusyError, LarderError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.losses import MOST_ATTEMPTS
-from larder.ledger.runs import QUEUE_PATIENCE, SWAP, UPLOAD, Run
-from tasks import chain, context, queues, swap
+from larder.ledger.runs import QUEUE_PATIENCE, SWAP, Run
+from tasks import backup, chain, context, drill, queues, swap
 from tasks.step import logger, tell
 
-_SEE_LOGS = "see the worker's log and the system's (out of memory?)"
+#: Why a run began in the place of another, whose host is gone.
+INSTEAD = "instead"
 
 
 def take_up_expired() -> int:
@@ -47,25 +48,37 @@ def send_lying() -> int:
     return sent
 
 
-def move_stranded() -> int:
-    """Have runs begin anew elsewhere whose host is gone, or end; gives how many began anew."""
-    ledger = context.ledger()
-    moved = 0
+def leave_stranded() -> int:
+    """End runs whose host is gone, and begin others in their place; gives how many.
+
+    Another run has files of another name: whatever a host writes that was only away for long is in nobody's way.
+    """
+    ledger, begun = context.ledger(), 0
     for run in ledger.losses.stranded():
+        outer = ledger.runs.get(run.parent) if run.parent else run
         gone = LarderError(
             f"its host {run.host} is gone: none of its workers was heard of",
-            "see whether that machine is up; what is left in its spool is removed once it is back",
+            "see whether that machine is up; what lies in its spool is removed once it is back",
         )
-        if _can_start_over(run) and ledger.losses.start_over(run):
-            logger.warning("run %s of %s starts over: %s", run.id, run.database, gone.message)
-            ledger.journal.write(run.id, "WARN", f"The run starts over: {gone.message}")
-            chain.send(ledger.runs.get(run.id))
-            moved += 1
-            continue
-        outer = ledger.runs.get(run.parent) if run.parent else run
         if ledger.losses.leave(outer, gone):
             tell(ledger.runs.get(outer.id), gone)
-    return moved
+            begun += _replace(outer)
+    return begun
+
+
+def _replace(run: Run) -> bool:
+    """Begin another run in the place of one whose host is gone. Once: the next one may be what hosts die of."""
+    if run.kind == "restore" or run.trigger == INSTEAD:
+        return False
+    try:
+        if run.kind == "drill":
+            new = drill.start(context.ledger().drills.get(run.id).backup, INSTEAD)
+        else:
+            new = backup.start(run.database, INSTEAD)
+    except BusyError:
+        return False
+    logger.warning("run %s of %s begins in the place of %s, whose host is gone", new.id, run.database, run.id)
+    return True
 
 
 def tell_untold() -> None:
@@ -92,7 +105,7 @@ def _go_on(run: Run) -> bool:
     if step.attempts >= (swap.TRIES if run.kind == "restore" and step.name == SWAP else MOST_ATTEMPTS):
         error = LarderError(
             f"its worker was lost {step.attempts} times at step {step.name}",
-            _SEE_LOGS,
+            "see the worker's log and the system's (out of memory?)",
         )
         context.ledger().runs.abandon(run.id, error)
         tell(run, error)
@@ -100,12 +113,3 @@ def _go_on(run: Run) -> bool:
     logger.warning("run %s of %s was lost at step %s and goes on", run.id, run.database, step.name)
     chain.send(run, step.name, step.store)
     return True
-
-
-def _can_start_over(run: Run) -> bool:
-    """Whether a run can begin anew on another host: one that destroys nothing, and has kept nothing yet."""
-    if run.kind == "restore" or run.parent is not None:
-        return False
-    return all(step.attempts < MOST_ATTEMPTS for step in run.steps) and not any(
-        step.name == UPLOAD and step.state == "done" for step in run.steps
-    )

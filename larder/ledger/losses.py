@@ -4,7 +4,7 @@
 |---|---|---|
 | expired | its lease ran out while its host was heard of all along | its open step is sent again |
 | lying | it has been between two steps, or in a queue, for a while | its message is sent again, if it is lost |
-| stranded | its host is gone | it starts over elsewhere, or fails |
+| stranded | its host is gone | it fails, and another takes its place elsewhere |
 | untold | it has failed, and nobody was told | its last link is sent |
 
 What is done about a run is guarded by its attempt: of any number of guards, one does it.
@@ -20,7 +20,7 @@ from larder.errors import LarderError
 from larder.ledger import tables
 from larder.ledger.hosts import HOST_PATIENCE, Hosts
 from larder.ledger.leases import LAST_STEP, TTL
-from larder.ledger.runs import QUEUE_PATIENCE, UPLOAD, Run, Runs, waits_for_part
+from larder.ledger.runs import QUEUE_PATIENCE, Run, Runs, waits_for_part
 
 #: How long a run may lie between two steps before somebody looks whether its message is lost.
 LYING = timedelta(seconds=60)
@@ -106,26 +106,6 @@ class Losses:
                 tables.steps.update()
                 .where(tables.steps.c.run == run.id, tables.steps.c.state == "running")
                 .values(state="waiting", error="its worker was lost")
-            )
-            return True
-
-    def start_over(self, run: Run) -> bool:
-        """Have a run begin anew on whatever host takes it, whose own is gone; of several who try, one gets it.
-
-        False too where a copy of what it made is in a store: another one of that name must not be made.
-        """
-        with self._engine.begin() as connection:
-            kept = sa.select(tables.steps.c.run).where(
-                tables.steps.c.run == run.id, tables.steps.c.name == UPLOAD, tables.steps.c.state == "done"
-            )
-            if connection.execute(kept.limit(1)).scalar() or not _claim(connection, run):
-                return False
-            anew = {"host": None, "state": "queued", "step": None, "waits": None}
-            connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(anew))
-            connection.execute(
-                tables.steps.update()
-                .where(tables.steps.c.run == run.id)
-                .values(state="pending", finished=None)
             )
             return True
 

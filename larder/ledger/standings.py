@@ -51,6 +51,18 @@ class Standings:
             )
         return found
 
+    def begun(self, databases: Sequence[str]) -> dict[str, datetime]:
+        """When the newest backup run of each of `databases` began, good or not; of those that have any."""
+        found: dict[str, datetime] = {}
+        runs = tables.runs.c
+        with self._engine.connect().execution_options(reads=True) as connection:
+            for some in _parts(databases):
+                query = sa.select(runs.database, sa.func.max(runs.created)).where(
+                    runs.database.in_(some), runs.kind == "backup"
+                )
+                found |= _pairs(connection, query.group_by(runs.database))
+        return found
+
     def undrilled(self) -> dict[str, int]:
         """How many backups of each database were taken since its last drill began; of those that have any."""
         backups, drills = tables.backups.c, tables.drills.c

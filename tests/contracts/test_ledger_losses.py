@@ -96,7 +96,7 @@ def test_a_run_that_lies_about_is_found(ledger: Ledger, begun: bool) -> None:
     take(ledger, run, "compress" if begun else "dump")
 
 
-def test_a_run_starts_over_once_its_host_is_gone(ledger: Ledger) -> None:
+def test_a_run_whose_host_is_gone_ends_once(ledger: Ledger) -> None:
     run = begin(ledger)
     finish(ledger, run, "dump")
     zombie = take(ledger, run, "compress")
@@ -105,31 +105,13 @@ def test_a_run_starts_over_once_its_host_is_gone(ledger: Ledger) -> None:
     assert ledger.losses.stranded() == []
     heard(ledger, HOST, HOST_PATIENCE + SECOND)
     (found,) = ledger.losses.stranded()
-    assert [ledger.losses.start_over(found), ledger.losses.start_over(found)] == [True, False]
-    anew = ledger.runs.get(run.id)
-    assert (anew.host, anew.state, {step.state for step in anew.steps}) == (None, "queued", {"pending"})
-    assert isinstance(ledger.leases.take(run.id, "dump", "host-2"), Lease)
-    with pytest.raises(LeaseLostError):
-        ledger.leases.finish(zombie)
-
-
-def test_what_was_copied_to_a_store_is_not_made_anew(ledger: Ledger) -> None:
-    run = begin(ledger)
-    finish(ledger, run, "dump", "compress", "checksum", UPLOAD)
-    take(ledger, run, UPLOAD, "nas")
-    expire(ledger, run, HOST_PATIENCE + SECOND)
-    heard(ledger, HOST, HOST_PATIENCE + SECOND)
-    (found,) = ledger.losses.stranded()
-    assert not ledger.losses.start_over(found)
-    assert [
-        ledger.losses.leave(found, LarderError("gone")),
-        ledger.losses.leave(found, LarderError("gone")),
-    ] == [
-        True,
-        False,
-    ]
+    gone = LarderError("gone")
+    assert [ledger.losses.leave(found, gone), ledger.losses.leave(found, gone)] == [True, False]
     ended = ledger.runs.get(run.id)
     assert (ended.state, ended.host, ended.error) == ("failed", None, "gone")
+    with pytest.raises(LeaseLostError):
+        ledger.leases.finish(zombie)
+    assert isinstance(ledger.leases.take(run.id, "notify", "host-2"), Lease)
 
 
 def test_a_later_step_is_for_the_host_that_has_the_spool(ledger: Ledger) -> None:

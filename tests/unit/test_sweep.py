@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from larder.errors import LarderError
 from larder.ledger import Ledger, open_ledger
-from tasks import dump as module
+from tasks import context
+from tasks import sweep as module
 
 
 @pytest.fixture
@@ -43,8 +43,10 @@ def lay(spool: Path, run_id: str, *old: str, new: tuple[str, ...] = ()) -> None:
 
 def sweep(spool: Path, ledger: Ledger) -> list[str]:
     """The runs whose folders are left."""
-    work: Any = SimpleNamespace(settings=SimpleNamespace(spool_dir=spool), ledger=ledger)
-    module._sweep(work)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(context, "settings", lambda: SimpleNamespace(spool_dir=spool))
+        patched.setattr(context, "ledger", lambda: ledger)
+        module.sweep()
     return sorted(path.name for path in spool.iterdir() if path.is_dir())
 
 
