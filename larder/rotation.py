@@ -18,7 +18,7 @@ from larder.catalog import Entry
 from larder.errors import IntegrityError, LarderError, RefusedError
 from larder.ledger import Ledger
 from larder.ledger.backups import GONE, Backup
-from larder.naming import pin_name
+from larder.naming import pin_name, sidecar_name
 from larder.retention import Item, Plan, Policy, Proof, Verdict, plan
 from larder.settings import DatabaseSettings
 from larder.stores import Store
@@ -26,6 +26,9 @@ from larder.trust import Trust
 
 #: How many of a database's runs are looked through for what they began to upload. Older ones were when they were newer.
 RUNS = 1000
+
+#: How many characters a stamp has, at the end of a name's stem.
+_STAMP = 15
 
 #: Of every backup, while neither the configuration nor the ledger knows a key: whose these are, nobody can say.
 _NOBODY_KNOWN = "no signature is known here: larder catalog rebuild, or [signers.NAME], makes them known"
@@ -41,6 +44,8 @@ class Rotation:
     plan: Plan
     #: How many backups of the folder, whosever they are, claim each key.
     claims: Counter[str]
+    #: The keys of files of the database's folder that belong to no manifest.
+    foreign: tuple[str, ...] = ()
 
     @property
     def judged(self) -> Iterator[tuple[Entry, Verdict]]:
@@ -97,7 +102,8 @@ def look(
     accepted = ledger.backups.accepted(database.name)
     judged = plan(items, policy_of(database), now, failed_run, accepted=accepted, force=force)
     claims = Counter(key for entry in found.backups for key in {entry.manifest_key, *entry.beside})
-    return Rotation(store, database, tuple(entries), judged, claims)
+    foreign = tuple(key for key in found.foreign if posixpath.dirname(key) == database.folder)
+    return Rotation(store, database, tuple(entries), judged, claims, foreign)
 
 
 def accept(found: Rotation, ledger: Ledger) -> None:
@@ -116,6 +122,8 @@ def clear(found: Rotation, ledger: Ledger) -> Cleared:
     claims = found.claims.copy()
     for entry, verdict in found.leaving:
         spared = {key for key in entry.keys if claims[key] > 1}
+        # Before: whoever finds the rest of one that was killed half-way has to know that it was on purpose.
+        _intend(found, entry, verdict, ledger)
         try:
             _remove(found.store, entry, spared)
         except LarderError as error:
@@ -146,6 +154,21 @@ def discard_abandoned(store: Store, database: DatabaseSettings, ledger: Ledger) 
     for key in abandoned:
         store.discard(key)
     return abandoned
+
+
+def discard_orphans(found: Rotation, ledger: Ledger) -> list[str]:
+    """Delete files that uploads of this database's runs left without a manifest, or deletions; gives their keys.
+
+    Only those of runs that are over, whose copy was never whole in this store, or was deleted on purpose. Where a
+    manifest has vanished otherwise, what is left may be all that there is of a backup. Raises what the store raises.
+    """
+    stamps = {posixpath.basename(key).partition(".")[0][-_STAMP:] for key in found.foreign}
+    artifacts = ledger.losses.orphans(found.database.name, found.store.name, stamps)
+    known = [*artifacts, *map(sidecar_name, artifacts)]
+    orphans = [key for key in found.foreign if _is_of(posixpath.basename(key), known)]
+    for key in orphans:
+        found.store.delete(key)
+    return orphans
 
 
 def _see_that_none_is_known(store: str, database: str, known: Iterable[Backup]) -> None:
@@ -200,10 +223,25 @@ def _remove(store: Store, entry: Entry, spared: Collection[str]) -> None:
         catalog.remove(store, entry, spared)
 
 
+def _intend(found: Rotation, entry: Entry, verdict: Verdict, ledger: Ledger) -> None:
+    if entry.manifest is not None and _is_the_backup(found, entry):
+        ledger.backups.leaves(found.store.name, entry.backup, _reason(verdict))
+
+
 def _note(found: Rotation, entry: Entry, verdict: Verdict, ledger: Ledger) -> None:
-    # What is not in its own place, such as a copied manifest, is not the backup.
-    if not any(other.backup == entry.backup and kept.keep and other.beside for other, kept in found.judged):
-        ledger.backups.forget(found.store.name, [entry.backup], f"by its retention policy: {verdict.reason}")
+    if _is_the_backup(found, entry):
+        ledger.backups.forget(found.store.name, [entry.backup], _reason(verdict))
+
+
+def _reason(verdict: Verdict) -> str:
+    return f"by its retention policy: {verdict.reason}"
+
+
+def _is_the_backup(found: Rotation, entry: Entry) -> bool:
+    """Whether nothing is left of a backup once an entry is gone: a copied manifest, in no place of its own, is none."""
+    return not any(
+        other.backup == entry.backup and kept.keep and other.beside for other, kept in found.judged
+    )
 
 
 def _problem(found: Rotation, refused: list[LarderError]) -> LarderError | None:

@@ -54,9 +54,23 @@ def _rotate(work: Work, store: Store) -> None:
     work.say(f"Deleted {len(cleared.deleted)} old backup(s){where}")
     work.say(f"Total backups{where}: {len(found.entries) - len(cleared.deleted)}")
     _discard_abandoned(work, found)
+    _discard_orphans(work, found)
 
 
 def _discard_abandoned(work: Work, found: Rotation) -> None:
     discarded = rotation.discard_abandoned(found.store, work.database, work.ledger)
     if discarded:
         work.say(f"Discarded {len(discarded)} abandoned upload(s)")
+
+
+def _discard_orphans(work: Work, found: Rotation) -> None:
+    try:
+        discarded = rotation.discard_orphans(found, work.ledger)
+    except LarderError as error:
+        if error.retryable:
+            raise
+        # A store that locks what it keeps lets go of it later.
+        work.mention(f"What broken off uploads left in {found.store.name} stays for now: {error.message}")
+        return
+    if discarded:
+        work.say(f"Discarded {len(discarded)} file(s) that broken off uploads or deletions left")

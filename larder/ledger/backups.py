@@ -209,6 +209,11 @@ class Backups:
                 tables.backups.delete().where(tables.backups.c.id.in_(gone), tables.backups.c.id.not_in(left))
             )
 
+    def leaves(self, store: str, backup_id: str, reason: str) -> None:
+        """Note that a backup is about to be deleted from `store` on purpose."""
+        with self._engine.begin() as connection:
+            _remember_removal(connection, backup_id, store, reason)
+
     def set_pinned(self, backup_id: str, *, pinned: bool) -> None:
         """Note whether a store has the backup's pin; one that the ledger does not know is fine."""
         with self._engine.begin() as connection:

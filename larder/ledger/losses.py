@@ -12,6 +12,7 @@ What is done about a run is guarded by its attempt: of any number of guards, one
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from larder.errors import LarderError
 from larder.ledger import tables
 from larder.ledger.hosts import HOST_PATIENCE, Hosts
 from larder.ledger.leases import LAST_STEP, TTL
-from larder.ledger.runs import QUEUE_PATIENCE, Run, Runs, waits_for_part
+from larder.ledger.runs import QUEUE_PATIENCE, UPLOAD, Run, Runs, waits_for_part
 
 #: How long a run may lie between two steps before somebody looks whether its message is lost.
 LYING = timedelta(seconds=60)
@@ -121,6 +122,30 @@ class Losses:
         """Have what is left to do about a run done by any host."""
         with self._engine.begin() as connection:
             connection.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(host=None))
+
+    def orphans(self, database: str, store: str, stamps: Collection[str]) -> list[str]:
+        """The artifacts of runs with these stamps that `store` should not have: of runs that are over.
+
+        Their copy there was begun and never whole, or was deleted on purpose.
+        """
+        runs, steps, removed = tables.runs.c, tables.steps.c, tables.removed.c
+        backup = runs.database + "/" + runs.stamp
+        on_purpose = sa.exists().where(removed.backup == backup, removed.store == store)
+        query = (
+            sa.select(runs.artifact)
+            .join(tables.steps, steps.run == runs.id)
+            .where(
+                runs.database == database,
+                runs.stamp.in_(stamps),
+                runs.state.not_in(tables.ACTIVE),
+                runs.artifact.is_not(None),
+                steps.name == UPLOAD,
+                steps.store == store,
+                sa.or_(sa.and_(steps.attempts > 0, steps.state != "done"), on_purpose),
+            )
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return list(connection.execute(query).scalars())
 
     def correct(self) -> None:
         """Shorten leases that last for longer than any can: whoever took one has set its clock back since."""

@@ -558,7 +558,7 @@ def run_through(ledger: Ledger, *, fails: bool, artifact: str = "", name: str = 
         if fails and step == UPLOAD:
             ledger.leases.fail(lease, LarderError("unable to upload"))  # type: ignore[arg-type]
             break
-        ledger.leases.finish(lease, artifact=artifact or None)  # type: ignore[arg-type]
+        ledger.leases.finish(lease, artifact=artifact.format(stamp=run.stamp) or None)  # type: ignore[arg-type]
     return run.id
 
 
@@ -571,6 +571,25 @@ def test_only_the_newest_run_that_is_over_can_have_failed(ledger: Ledger) -> Non
     ledger.runs.abandon(ledger.runs.latest("shop", limit=1)[0].id, LarderError("stopped"))
     run_through(ledger, fails=False)
     assert rotation.last_failed(ledger, "shop") is None
+
+
+def test_what_broken_off_uploads_and_deletions_left_is_discarded_and_nothing_else(shelf: Shelf) -> None:
+    begun = run_through(shelf.ledger, fails=True, artifact="backup_postgres_{stamp}.sql.gz")
+    whole = run_through(shelf.ledger, fails=False, artifact="backup_postgres_{stamp}.sql.gz")
+    shelf.keep(0)
+    names = {run: shelf.ledger.runs.get(run).artifact or "" for run in (begun, whole)}
+    stem = names[begun].partition(".")[0]
+    mine = [names[begun], f"{names[begun]}.sha256", f"{stem}.globals.sql.gz"]
+    # The manifest of what was whole has vanished: the artifact may be all that there is of a backup.
+    theirs = [names[whole], "backup_postgres_20200101_000000.sql.gz", f"{stem}_copy.sql.gz"]
+    for name in (*mine, *theirs):
+        (shelf.folder / name).write_bytes(b"bytes")
+    discarded = rotation.discard_orphans(shelf.look(), shelf.ledger)
+    assert sorted(discarded) == sorted(f"shop/{name}" for name in mine)
+    assert {path.name for path in shelf.folder.iterdir()} >= set(theirs)
+    # A deletion that is killed once the manifest is gone.
+    shelf.ledger.backups.leaves("nas", shelf.ledger.runs.get(whole).backup, "by its retention policy: old")
+    assert rotation.discard_orphans(shelf.look(), shelf.ledger) == [f"shop/{names[whole]}"]
 
 
 class Begun(Local):
