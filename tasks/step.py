@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import sqlalchemy as sa
 from celery import Task, shared_task
@@ -28,11 +27,12 @@ from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
 from larder.ledger.losses import MOST_ATTEMPTS
 from larder.ledger.requests import WORKER
 from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
-from larder.progress import Progress, Report
+from larder.progress import Progress
 from larder.secret import redact
 from larder.spool import Spool, disk_error
 from larder.stores import StoreSettings
 from tasks import chain, context
+from tasks.keeping import Keeper, Reporter, commit
 
 logger = logging.getLogger("larder.run")
 
@@ -59,10 +59,13 @@ class Work:
     ledger: Ledger
     spool: Spool
     progress: Progress
+    reporter: Reporter
     #: The artifact's name, to be committed with the step that learns it.
     artifact: str | None = None
     #: What else is committed, in the same transaction.
     also: Callable[[sa.Connection], None] | None = None
+    #: Warnings that could not be written down while the ledger was away, and are with the commit.
+    unwritten: list[str] = field(default_factory=list)
 
     @property
     def store(self) -> StoreSettings:
@@ -85,7 +88,10 @@ class Work:
     def warn(self, text: str) -> None:
         """Write a line that somebody should act on; the run ends with this warning."""
         self._write("WARN", text)
-        self.ledger.leases.warn(self.lease, redact(text))
+        try:
+            self.ledger.leases.warn(self.lease, redact(text))
+        except sa.exc.OperationalError:
+            self.unwritten.append(redact(text))
 
     def complain(self, text: str) -> None:
         """Write a line about what failed."""
@@ -95,10 +101,12 @@ class Work:
         text = redact(text)
         context_of_line = {"database": self.run.database, "run": self.run.id, "step": self.lease.step}
         logger.log(_LEVELS[level], "%s", text, extra=context_of_line)
-        if self.run.parent:
-            # Whoever follows a restore reads of its safety backup too.
-            self.ledger.journal.write(self.run.parent, level, f"Safety backup: {text}")
-        self.ledger.journal.write(self.run.id, level, text)
+        # A ledger that is away keeps nobody from working: the line is in the log.
+        with suppress(sa.exc.OperationalError):
+            if self.run.parent:
+                # Whoever follows a restore reads of its safety backup too.
+                self.ledger.journal.write(self.run.parent, level, f"Safety backup: {text}")
+            self.ledger.journal.write(self.run.id, level, text)
 
 
 @dataclass(frozen=True)
@@ -172,14 +180,19 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
         raise Ignore
     work = _work(task, ledger, lease)
     try:
-        with _Keeper(ledger, lease):
+        with Keeper(ledger, lease):
             link.function(work)
-            ledger.leases.finish(lease, artifact=work.artifact, also=work.also)
+            work.reporter.end()
+            for warning in work.unwritten:
+                ledger.leases.warn(lease, warning)
+            commit(ledger, lease, artifact=work.artifact, also=work.also)
     except LeaseLostError as error:
         logger.warning("%s", error.message)
         raise Ignore from None
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to end
         _after_failure(task, link, work, _as_larder_error(error, work))
+    finally:
+        work.reporter.end()
 
 
 def _see_that_it_is_its_own(ledger: Ledger, link: _Link, run_id: object) -> None:
@@ -204,10 +217,7 @@ def _see_that_it_is_its_own(ledger: Ledger, link: _Link, run_id: object) -> None
 
 
 def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
-    def watch(report: Report) -> None:
-        ledger.leases.report(lease, str(report))
-        task.send_event("task-progress", result=str(report))
-
+    reporter = Reporter(task, ledger, lease)
     settings = context.settings()
     return Work(
         run=ledger.runs.get(lease.run),
@@ -215,7 +225,8 @@ def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
         settings=settings,
         ledger=ledger,
         spool=Spool(settings.spool_dir, lease.run),
-        progress=Progress(watch),
+        progress=Progress(reporter.report),
+        reporter=reporter,
     )
 
 
@@ -301,33 +312,6 @@ def _as_larder_error(error: Exception, work: Work) -> LarderError:
         f"{type(error).__name__}: {error}",
         "this is a fault in Larder; the worker's log has the traceback",
     )
-
-
-class _Keeper:
-    """Renews a lease for as long as the block runs. A lease that is lost shows at the commit."""
-
-    def __init__(self, ledger: Ledger, lease: Lease) -> None:
-        self._ledger = ledger
-        self._lease = lease
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{lease.run}", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: Any) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _keep(self) -> None:
-        while not self._over.wait(TTL.total_seconds() / 4):
-            try:
-                self._ledger.leases.renew(self._lease)
-            except LeaseLostError:
-                return
-            except Exception:
-                # The ledger may be back before the lease runs out; the commit will tell.
-                logger.warning("unable to renew the lease of run %s", self._lease.run, exc_info=True)
 
 
 for _steps in (BACKUP_STEPS, RESTORE_STEPS, DRILL_STEPS):

@@ -101,7 +101,13 @@ def _delivery() -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": {"socket_keepalive": True, "health_check_interval": 30},
+        # A Redis that takes a connection and says nothing must not hold a worker up for ever.
+        "broker_transport_options": {
+            "socket_keepalive": True,
+            "socket_connect_timeout": 10,
+            "socket_timeout": 60,
+            "health_check_interval": 30,
+        },
         # The ledger knows how a run went; a result in Redis would be a second, forgetful truth.
         "task_ignore_result": True,
         "timezone": "UTC",

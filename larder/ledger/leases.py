@@ -127,15 +127,22 @@ class Leases:
     ) -> None:
         """Commit the step as done, and what `also` writes, in one transaction; raises `LeaseLostError`.
 
-        `error` says what went wrong in a step whose failure does not fail the run.
+        Done twice is fine: whoever did not hear that it was committed may ask again. `error` says what went wrong in a
+        step whose failure does not fail the run.
         """
         now = datetime.now(UTC)
         values: dict[str, Any] = {"progress": None, "lease_until": now + QUEUE_PATIENCE}
         if artifact is not None:
             values["artifact"] = artifact
+        state = "failed" if error else "done"
         with self._engine.begin() as connection:
             _guarded(connection, lease, **values)
-            _end_step(connection, lease, now, "failed" if error else "done", error)
+            if (
+                connection.execute(sa.select(tables.steps.c.state).where(*_this_link(lease))).scalar()
+                == state
+            ):
+                return
+            _end_step(connection, lease, now, state, error)
             if also is not None:
                 also(connection)
             _hold_outer(connection, lease, now)

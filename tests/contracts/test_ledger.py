@@ -223,6 +223,17 @@ def test_a_failed_run_has_only_its_notice_left(ledger: Ledger) -> None:
     assert ledger.leases.take(run.id, "notify", "host-1") is Refusal.DONE
 
 
+def test_a_commit_that_nobody_heard_of_may_be_made_again(ledger: Ledger) -> None:
+    run = begin(ledger)
+    lease, written = take(ledger, run, "dump"), []
+    for _ in range(2):
+        ledger.leases.finish(lease, also=lambda _: written.append("also"))
+    assert written == ["also"]
+    take(ledger, run, "compress")
+    with pytest.raises(LeaseLostError):
+        ledger.leases.finish(lease)
+
+
 def test_a_waiting_step_can_be_taken_again(ledger: Ledger) -> None:
     run = begin(ledger)
     ledger.leases.wait(take(ledger, run, "dump"), UnreachableError("not yet"), 3)

@@ -1,0 +1,76 @@
+"""What goes on beside a step: a ledger that is away makes a commit wait, and progress holds nobody up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from larder.ledger import Ledger, open_ledger
+from larder.ledger.leases import Lease, Leases
+from larder.progress import Report
+from tasks import keeping
+from tests.processes import eventually
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    yield opened
+    opened.close()
+
+
+def take(ledger: Ledger) -> Lease:
+    run, _ = ledger.runs.create("shop", "command", stores=["nas"])
+    lease = ledger.leases.take(run.id, "dump", "host")
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def test_a_commit_waits_for_a_ledger_that_is_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, left = take(ledger), [1, 1]
+    finish = Leases.finish
+
+    def be_away_first(self: Leases, lease: Lease, **what: Any) -> None:
+        if left:
+            left.pop()
+            raise sa.exc.OperationalError("UPDATE", {}, Exception("no answer"))
+        finish(self, lease, **what)
+
+    monkeypatch.setattr(Leases, "finish", be_away_first)
+    monkeypatch.setattr(keeping, "_PAUSE", 0.01)
+    keeping.commit(ledger, lease)
+    assert ledger.runs.get(lease.run).steps[0].state == "done"
+    left.append(1)
+    monkeypatch.setattr(keeping, "COMMIT_PATIENCE", -1)
+    with pytest.raises(sa.exc.OperationalError):
+        keeping.commit(ledger, lease)
+
+
+class Slow:
+    """A broker that says nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.go_on = threading.Event()
+
+    def send_event(self, _kind: str, *, retry: bool, result: str) -> None:
+        assert not retry
+        self.go_on.wait()
+        self.told.append(result)
+
+
+def test_progress_holds_nobody_up_and_the_latest_is_told(ledger: Ledger) -> None:
+    lease, broker = take(ledger), Slow()
+    reporter = keeping.Reporter(broker, ledger, lease)  # type: ignore[arg-type]
+    for done in (1, 2, 3):
+        reporter.report(Report(done, 10, 1))
+    eventually(lambda: ledger.runs.get(lease.run).progress)
+    broker.go_on.set()
+    eventually(lambda: broker.told and broker.told[-1].startswith("30 %"))
+    reporter.end()
+    assert ledger.runs.get(lease.run).progress == broker.told[-1]
