@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from larder.pacing import Pacer
+
 #: Seconds between two reports.
 REPORT_EVERY = 0.5
 
@@ -48,22 +50,30 @@ class Progress:
         self._watcher = watcher
         self._began = time.monotonic()
         self._told = self._began
+        #: What holds up whoever counts, where bytes are to go no faster.
+        self.pacer: Pacer | None = None
 
     def add(self, count: int) -> None:
         """Count `count` more bytes as moved."""
         self.done += count
         self._tell_if_due()
+        self._pace(count)
 
     def reach(self, done: int) -> None:
         """Say that `done` bytes in all have been moved."""
-        self.done = done
+        moved, self.done = done - self.done, done
         self._tell_if_due()
+        self._pace(moved)
 
     def restart(self, total: int | None = None) -> None:
         """Begin a new phase of the same step at zero."""
         self.total = total
         self.done = 0
         self._began = time.monotonic()
+
+    def _pace(self, moved: int) -> None:
+        if self.pacer is not None and moved > 0:
+            self.pacer.spend(moved)
 
     def _tell_if_due(self) -> None:
         now = time.monotonic()

@@ -163,6 +163,17 @@ class DatabaseSettings(Table):
         le=7 * DAY,
         description="a dump in which no byte moves for this long is ended and tried again",
     )
+    time_limit: Duration | None = Field(
+        default=None,
+        ge=10,
+        le=30 * DAY,
+        description="a step of its backups or drills that takes longer is ended, and the run fails",
+    )
+    max_rate: Size | None = Field(
+        default=None,
+        ge=100_000,
+        description="bytes a second that are read of the database, and sent to a store, at most",
+    )
     checks: tuple[str, ...] = Field(
         default=(),
         description="SQL queries that have to give true in a restored database before it goes live",
@@ -224,6 +235,8 @@ class DatabaseSettings(Table):
     def _level(self) -> DatabaseSettings:
         if self.row_counts == "off" and self.fingerprint == "content":
             raise ValueError('row_counts = "off" and fingerprint = "content" exclude each other')
+        if self.max_rate is not None and self.format == "directory":
+            raise ValueError('max_rate is for format = "plain": pg_dump itself reads and writes a directory')
         if self.content_up_to is not None and self.fingerprint != "content":
             raise ValueError('content_up_to is for fingerprint = "content"')
         return self
@@ -308,6 +321,15 @@ class General(Table):
     spread: Duration = Field(
         default=0, ge=0, le=DAY, description="scheduled starts are spread over this time, by name"
     )
+    dumps_per_server: Whole = Field(
+        default=2, ge=1, le=1000, description="how many dumps one database server serves at a time"
+    )
+    dumps_per_host: Annotated[Whole, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="how many dumps one host makes at a time; default: as its workers can"
+    )
+    spool_limit: Size | None = Field(
+        default=None, ge=1, description="how much of the disk the spool may take; default: all that is free"
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="how workers write their log")
     signing_key: Folder | None = Field(
         default=None,
@@ -391,6 +413,11 @@ class Settings:
     #: Seconds that a request for a restore can be approved, and that an approval can be used.
     request_life: int = DAY
     token_life: int = 900
+    #: How many dumps one database server serves, and one host makes, at a time; None: as its workers can.
+    dumps_per_server: int = 2
+    dumps_per_host: int | None = None
+    #: Bytes that the spool may take; None: all that are free.
+    spool_limit: int | None = None
     #: The file of this host's signing key; None for the one in the state folder.
     signing_key: Path | None = None
     #: What can be worked with, and may not be what was meant.

@@ -71,6 +71,11 @@ class Spool:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all that is in it now."""
+        return sum(_size_of(Path(below, name)) for below, _, names in os.walk(self.folder) for name in names)
+
     def drop(self, step: str) -> None:
         """Remove the files that `step` made, and keep its facts."""
         for path in self.path(step).iterdir():
@@ -105,6 +110,11 @@ class Spool:
                 f"unable to read {path}: {error.error_count()} mistakes",
                 "start a new backup of this database",
             ) from None
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free on the disk of `folder`, which need not be there yet."""
+    return shutil.disk_usage(_existing(folder)).free
 
 
 def host_id(spool_dir: Path) -> str:
@@ -164,6 +174,18 @@ def _cure(error: OSError) -> str:
 
 
 def _free(folder: Path) -> str:
+    return human_size(free_bytes(folder))
+
+
+def _existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return human_size(shutil.disk_usage(folder).free)
+    return folder
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        # It has gone since it was listed.
+        return 0

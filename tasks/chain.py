@@ -12,6 +12,9 @@ from tasks.queues import away
 #: Seconds to try to reach the broker before giving up; a message is small.
 _SEND_POLICY = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2}
 
+#: Seconds that a step has for its end once its time is up, before its process is killed.
+_GRACE = 120
+
 
 def task_name(step: str, kind: str = "backup") -> str:
     """The name that Celery and Flower know a step by: `backup.dump`, `restore.load`."""
@@ -51,4 +54,12 @@ def _links(run: Run) -> list[tuple[Run, Step]]:
 
 def _signature(run: Run, step: Step) -> Signature:
     args = (run.id, step.store) if step.store else (run.id,)
-    return current_app.signature(task_name(step.name, run.kind), args=args, immutable=True)
+    made = current_app.signature(task_name(step.name, run.kind), args=args, immutable=True)
+    limit = _limit(run)
+    return made.set(soft_time_limit=limit, time_limit=limit + _GRACE) if limit else made
+
+
+def _limit(run: Run) -> int | None:
+    """Seconds that a step may take. A restore is never ended half-way because it takes long."""
+    database = context.settings().databases.get(run.database)
+    return database.time_limit if database and run.kind != "restore" and not run.parent else None

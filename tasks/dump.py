@@ -8,6 +8,7 @@ from larder.codecs import codec
 from larder.databases import Dump, open_database
 from larder.encoding import encoding_of
 from tasks import context
+from tasks.admission import see_that_it_fits
 from tasks.step import Work, step
 from tasks.sweep import sweep
 
@@ -22,6 +23,8 @@ def dump(work: Work) -> None:
     sweep()
     # A key that cannot be used shall not show after hours of dumping.
     context.signer()
+    see_that_it_fits(work.settings, work.database, work.spool)
+    work.pace()
     work.say(f"Starting database backup at {work.run.stamp}")
     database = open_database(work.database, work.settings.state_dir)
     # Encryption comes with compress: what is in the spool till then is plain to whoever is this user or root.

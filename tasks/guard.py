@@ -13,7 +13,7 @@ from larder.errors import LarderError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
 from larder.stores import open_store
-from tasks import context, drill_closing, objectives, overdue, queues, recovery, sweep
+from tasks import admission, context, drill_closing, objectives, overdue, queues, recovery, sweep
 from tasks.closing import clear_up, empty_spool, restorer_of
 from tasks.step import logger
 
@@ -24,7 +24,9 @@ _MINUTE = 60
 @shared_task(name="guard")
 def guard() -> int:
     """Have lost runs go on; gives how many. Then see to what is over. However many guards there are, one acts."""
-    taken_up = _each(recovery.take_up_expired, recovery.send_lying, recovery.leave_stranded)
+    taken_up = _each(
+        recovery.take_up_expired, recovery.send_lying, recovery.leave_stranded, admission.send_waiting
+    )
     _each(recovery.tell_untold, _settle, drill_closing.settle, drill_closing.begin_due, _hold_to_objectives)
     tidy()
     _have_others_tidy()

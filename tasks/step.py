@@ -17,21 +17,23 @@ from typing import NoReturn
 
 import sqlalchemy as sa
 from celery import Task, shared_task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
 from larder.config import DatabaseSettings, Settings
 from larder.errors import LarderError, LeaseLostError, NotAuthorisedError, NotFoundError, UnreachableError
 from larder.ledger import Ledger
+from larder.ledger.admission import DUMP
 from larder.ledger.journal import Level
 from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
 from larder.ledger.losses import MOST_ATTEMPTS
 from larder.ledger.requests import WORKER
 from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
-from larder.progress import Progress
+from larder.pacing import Pacer
+from larder.progress import Progress, human_seconds
 from larder.secret import redact
 from larder.spool import Spool, disk_error
 from larder.stores import StoreSettings
-from tasks import chain, context
+from tasks import admission, chain, context
 from tasks.keeping import Keeper, Reporter, commit
 
 logger = logging.getLogger("larder.run")
@@ -62,6 +64,8 @@ class Work:
     reporter: Reporter
     #: The artifact's name, to be committed with the step that learns it.
     artifact: str | None = None
+    #: Bytes that the run has taken up in the spool, to be committed with the step that learns it.
+    spooled: int | None = None
     #: What else is committed, in the same transaction.
     also: Callable[[sa.Connection], None] | None = None
     #: Warnings that could not be written down while the ledger was away, and are with the commit.
@@ -76,6 +80,11 @@ class Work:
     def database(self) -> DatabaseSettings:
         """The settings of the run's database; raises `NotFoundError` when it is no longer configured."""
         return self.settings.database(self.run.database)
+
+    def pace(self) -> None:
+        """Have the bytes that are counted from now on go no faster than the database's `max_rate`."""
+        rate = self.database.max_rate
+        self.progress.pacer = Pacer(rate) if rate else None
 
     def say(self, text: str) -> None:
         """Write a line for people: into the log and into the run's journal."""
@@ -172,7 +181,8 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     ledger = context.ledger()
     name = link.name
     _see_that_it_is_its_own(ledger, link, run_id)
-    lease = ledger.leases.take(run_id, name, context.host(), store)
+    room = admission.room_for(ledger.runs.get(run_id)) if name == DUMP else None
+    lease = ledger.leases.take(run_id, name, context.host(), store, room)
     if isinstance(lease, Refusal):
         if lease is Refusal.DONE:
             return
@@ -185,7 +195,7 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
             work.reporter.end()
             for warning in work.unwritten:
                 ledger.leases.warn(lease, warning)
-            commit(ledger, lease, artifact=work.artifact, also=work.also)
+            commit(ledger, lease, artifact=work.artifact, spooled=work.spooled, also=work.also)
     except LeaseLostError as error:
         logger.warning("%s", error.message)
         raise Ignore from None
@@ -193,6 +203,16 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
         _after_failure(task, link, work, _as_larder_error(error, work))
     finally:
         work.reporter.end()
+        if name == DUMP:
+            _send_next(ledger, run_id)
+
+
+def _send_next(ledger: Ledger, run_id: str) -> None:
+    """Have a dump begin that waits for this one. Where that can't be done now, the guard does it."""
+    try:
+        admission.send_next(ledger.runs.get(run_id))
+    except (LarderError, sa.exc.OperationalError) as error:
+        logger.warning("no dump that waits could be sent: %s", getattr(error, "message", error))
 
 
 def _see_that_it_is_its_own(ledger: Ledger, link: _Link, run_id: object) -> None:
@@ -302,6 +322,12 @@ def tell(run: Run, error: LarderError) -> None:
 def _as_larder_error(error: Exception, work: Work) -> LarderError:
     if isinstance(error, LarderError):
         return error
+    if isinstance(error, SoftTimeLimitExceeded):
+        limit = human_seconds(work.database.time_limit or 0)
+        return LarderError(
+            f"unable to finish step '{work.lease.step}' of '{work.run.database}': it took longer than {limit}",
+            "see what slows it down (larder watch shows its last progress), or raise time_limit",
+        )
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         return disk_error(error, work.spool.folder)
     if isinstance(error, sa.exc.OperationalError):

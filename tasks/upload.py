@@ -68,6 +68,7 @@ def _see_that_it_is_there(work: Work, store: Store) -> None:
 
 def _put_all(work: Work, store: Store, made: Artifact, papers: Papers, keep_until: datetime | None) -> None:
     """Put every file; a store that locks what it keeps locks it for as long as rotation leaves it there for sure."""
+    work.pace()
     work.say(f"Uploading backup to {store.name}: {store.location(_key(work, made.content.name))}")
     work.progress.restart(made.content.size)
     encoded, written = work.spool.path("compress"), work.spool.path("checksum")

@@ -171,6 +171,13 @@ def address_in(url: str, base: Path) -> str:
     return found
 
 
+def server_in(url: str) -> str | None:
+    """The server that a connection string leads to, in one spelling, without user and secrets; None for a file."""
+    module = importlib.import_module(f"{__name__}.{engine_of(url)}")
+    found: str | None = module.server_in(url)
+    return found
+
+
 def public_url(url: str) -> str:
     """The connection string without its secrets."""
     module = importlib.import_module(f"{__name__}.{engine_of(url)}")

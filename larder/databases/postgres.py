@@ -61,6 +61,11 @@ def address_in(url: str, base: Path) -> str:
     return _postgres_connection.address_in(url)
 
 
+def server_in(url: str) -> str:
+    """See `larder.databases.server_in`."""
+    return _postgres_connection.address_in(url).rpartition("/")[0]
+
+
 def sibling(url: str, name: str) -> str:
     """See `larder.databases.sibling`."""
     return _postgres_connection.with_database(url, name)

@@ -89,6 +89,10 @@ def with_secrets_of(url: str, others: Iterable[str]) -> str:  # noqa: ARG001 - e
     return url
 
 
+def server_in(url: str) -> None:  # noqa: ARG001 - every engine is asked alike
+    """See `larder.databases.server_in`: a file has none."""
+
+
 def sibling(url: str, name: str) -> str:  # noqa: ARG001 - every engine is asked alike
     """See `larder.databases.sibling`: a file has no server that other databases could be on."""
     raise ConfigurationError(

@@ -9,6 +9,7 @@ manifests, which are the truth about backups.
 | `schema` | how the database is opened and migrated |
 | `runs` | when a run begins, is busy, is lost, ends |
 | `leases` | who may work on a run now, and whose commit counts |
+| `admission` | which dumps may run at a time, and which wait |
 | `hosts` | which machines' workers are there |
 | `losses` | which runs were lost, and who may begin them anew |
 | `backups` | which backups and copies are known, and their proof |
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from larder.ledger.admission import Admission
 from larder.ledger.audit import Audit
 from larder.ledger.backups import Backups
 from larder.ledger.drills import Drills
@@ -52,6 +54,7 @@ class Ledger:
         self.runs = Runs(engine)
         self.leases = Leases(engine)
         self.hosts = Hosts(engine)
+        self.admission = Admission(engine, self.runs)
         self.losses = Losses(engine, self.runs, self.hosts)
         self.backups = Backups(engine)
         self.journal = Journal(engine)

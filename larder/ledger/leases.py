@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from larder.errors import LarderError, LeaseLostError, NotFoundError
 from larder.ledger import tables
+from larder.ledger.admission import Room, admit
 from larder.ledger.runs import QUEUE_PATIENCE, SAFETY, good_end
 
 #: How long a lease lasts without being renewed.
@@ -35,6 +36,7 @@ class Refusal(Enum):
     EARLY = "an earlier step is not done"
     PASSED = "the chain went on without it"
     ELSEWHERE = "it goes on on another host"
+    FULL = "it waits for other dumps to end"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,13 @@ class Leases:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def take(self, run_id: str, step: str, host: str, store: str = "") -> Lease | Refusal:
-        """Start `step` (for `store`) on `host`, or say why there is nothing to start. Raises `NotFoundError`."""
+    def take(
+        self, run_id: str, step: str, host: str, store: str = "", room: Room | None = None
+    ) -> Lease | Refusal:
+        """Start `step` (for `store`) on `host`, or say why there is nothing to start. Raises `NotFoundError`.
+
+        `room` is what there is for a dump, which waits where that is too little.
+        """
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             run = (
@@ -85,6 +92,8 @@ class Leases:
             )
             if refusal is not None:
                 return refusal
+            if room is not None and admit(connection, run_id, host, room, now):
+                return Refusal.FULL
             lease = Lease(
                 run=run_id,
                 step=step,
@@ -122,6 +131,7 @@ class Leases:
         lease: Lease,
         *,
         artifact: str | None = None,
+        spooled: int | None = None,
         also: Callable[[sa.Connection], None] | None = None,
         error: str | None = None,
     ) -> None:
@@ -134,6 +144,8 @@ class Leases:
         values: dict[str, Any] = {"progress": None, "lease_until": now + QUEUE_PATIENCE}
         if artifact is not None:
             values["artifact"] = artifact
+        if spooled is not None:
+            values["spooled"] = spooled
         state = "failed" if error else "done"
         with self._engine.begin() as connection:
             _guarded(connection, lease, **values)
