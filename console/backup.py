@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from console import documents, output
 from console.carrying import carry_out
-from console.interruption import interruptible
+from console.interruption import again, interruptible
 from console.output import escape
 from larder.config import Settings
 from larder.errors import ConfigurationError, LarderError
@@ -29,7 +29,7 @@ def back_up(names: Sequence[str], *, wait: bool, as_json: bool) -> int:
         )
     for warning in settings.warnings:
         output.err.print(f"[yellow]warning:[/] {escape(warning)}")
-    with interruptible("start it again with: larder backup"):
+    with interruptible(f"start it again with: {again('backup', names)}"):
         outcome = carry_out(settings, wanted, _start, _abandon, wait=wait)
     if as_json:
         printed = [documents.of_run(run, settings, context.ledger()) for run in outcome.runs]

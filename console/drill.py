@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from console import documents, output
 from console.carrying import carry_out
-from console.interruption import interruptible
+from console.interruption import again, interruptible
 from console.output import escape
 from larder.errors import ConfigurationError, LarderError
 from larder.ledger.drills import Drill
@@ -21,7 +21,7 @@ def drill(wanted: str | None, *, as_json: bool) -> int:
         raise ConfigurationError(
             "unable to find a database to drill", "set DATABASE_URL, or write larder.toml"
         )
-    with interruptible("start it again with: larder drill"):
+    with interruptible(f"start it again with: {again('drill', names if wanted else ())}"):
         outcome = carry_out(settings, names, _start, _abandon)
     ledger = context.ledger()
     drills = [(run, ledger.drills.get(run.id)) for run in outcome.runs]
@@ -61,7 +61,7 @@ def _print(run: Run, found: Drill) -> None:
     took = human_seconds(found.recovery_seconds or 0)
     output.out.print(
         f"[bold green]proven[/] {escape(found.backup)}  {escape(found.level or '')}: {count}, {found.rows} rows, "
-        f"no difference; restored in {took}"
+        f"no difference; recovery took {took}"
     )
     for line in found.not_covered or []:
         output.out.print(f"  not covered: {escape(line)}")

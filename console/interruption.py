@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from larder.errors import InterruptedByOperator
+
+
+def again(command: str, words: Iterable[str]) -> str:
+    """The command as it was given: `larder backup shop`."""
+    return shlex.join(["larder", command, *words])
 
 
 @contextmanager

@@ -207,12 +207,19 @@ def _row(state: dict[str, Any]) -> tuple[object, ...]:
         output.age(state["created"]) if state["created"] else "-",
         short_size(state["size"]) if state["size"] is not None else "-",
         state["proof"] or "-",
-        f"{len(state['stores'])} of {len(state['stores']) + len(state['missing_stores'])}",
+        _copies(state),
         output.age(state["proven_created"]) if state["proven_created"] else "never",
         _recovery(state["objectives"]["rto"]),
         shown,
         output.moment(state["next_run"]),
     )
+
+
+def _copies(state: dict[str, Any]) -> str:
+    """`2 of 2`, or `1 of 2, 1 damaged`: the copies that are good, of those that there should be."""
+    held, damaged = len(state["stores"]), len(state["problems"])
+    shown = f"{held - damaged} of {held + len(state['missing_stores'])}"
+    return f"{shown}, {damaged} damaged" if damaged else shown
 
 
 def _recovery(rto: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def days(period: Period, made: Iterable[datetime], failed: Iterable[datetime]) -
         )
     each = "day" if step == 1 else f"{step} days"
     total = f"{sum(good.values())} backups made, {sum(bad.values())} runs failed"
-    return _drawing(f"Backups for each {each}: {total}", period, f"{most} at most for each {each}", bars)
+    return _drawing(f"Backups for each {each}: {total}", period, f"{most} on one {each} at most", bars)
 
 
 def line(title: str, period: Period, points: Sequence[Point], highest: str) -> Markup:

@@ -20,7 +20,7 @@ from larder.evidence_tables import (
     table,
 )
 from larder.markup import Content, Markup, element
-from larder.progress import human_seconds
+from larder.objectives import span
 
 
 def databases(document: Document) -> Markup:
@@ -32,8 +32,8 @@ def databases(document: Document) -> Markup:
         ("Keeps", lambda row: row["retention"], "some"),
         ("Stores", lambda row: f"{', '.join(row['stores'])} (at least {row['min_copies']})", "some"),
         ("Drills", _drilled, "some"),
-        ("RPO", lambda row: human_seconds(row["rpo"]), "number"),
-        ("RTO", lambda row: human_seconds(row["rto"]), "number"),
+        ("RPO", lambda row: span(row["rpo"]), "number"),
+        ("RTO", lambda row: span(row["rto"]), "number"),
         ("Encrypted to", lambda row: f"{len(row['encrypt_to'])} keys" if row["encrypt_to"] else "nobody", ""),
     ]
     return section(
@@ -44,7 +44,7 @@ def databases(document: Document) -> Markup:
 
 def _drilled(row: Facts) -> str:
     parts = [row["drill"], f"every {row['drill_every']} backups" if row["drill_every"] else None]
-    return f"{', '.join(filter(None, parts)) or 'none by themselves'}; {row['fingerprint']}"
+    return f"{', '.join(filter(None, parts)) or 'none is scheduled'}; compares {row['fingerprint']}"
 
 
 def misses(misses: Sequence[Facts]) -> Markup:
@@ -60,7 +60,7 @@ def misses(misses: Sequence[Facts]) -> Markup:
             "when",
         ),
     ]
-    return section("Objectives that were missed", table("Each of them.", columns, misses))
+    return section("Objectives that were missed", table("Missed in the period, or still.", columns, misses))
 
 
 def failures(document: Document) -> Markup:
@@ -208,12 +208,16 @@ def audit(audit: Facts) -> Markup:
         whole = element("p", element("b", audit["problem"], class_="bad"))
     else:
         head = audit["head"]
-        whole = element(
-            "p",
-            f"All {count(head['number'], 'row')} of the trail, before and after this period too, are "
-            "as they were written. The hash of the last one is ",
-            code(head["hash"]),
-            ".",
+        whole = (
+            element("p", "Nothing was ever asked for.")
+            if not head["number"]
+            else element(
+                "p",
+                f"All {count(head['number'], 'row')} of the trail, before and after this period too, are "
+                "as they were written. The hash of the last one is ",
+                code(head["hash"]),
+                ".",
+            )
         )
     rows = audit["rows"]
     return section(

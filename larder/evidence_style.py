@@ -20,7 +20,7 @@ SHEET: Final = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 76rem; background: var(--page); color: var(--ink);
+  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 96rem; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere;
 }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
@@ -43,14 +43,14 @@ code { font: .88em/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .5rem .7rem; color: var(--soft); }
-th, td { text-align: left; vertical-align: top; padding: .35rem .7rem; border-top: 1px solid var(--rule); }
-th { font-weight: 600; white-space: nowrap; }
-td { min-width: 4.5rem; overflow-wrap: break-word; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .5rem; border-top: 1px solid var(--rule); }
+th { font-weight: 600; overflow-wrap: normal; }
+td { overflow-wrap: break-word; }
 td.when, td.number { white-space: nowrap; }
 th.number, td.number { text-align: right; }
-td.some { min-width: 9rem; }
-td.text { min-width: 15rem; }
-td.hash { min-width: 19rem; }
+td.some { min-width: 6rem; }
+td.text { min-width: 10rem; overflow-wrap: anywhere; }
+td.hash { min-width: 9rem; overflow-wrap: anywhere; }
 td ul { margin: 0; padding-left: 1.1rem; }
 figure { padding: .6rem; max-width: 52rem; }
 figcaption { font-size: .85rem; color: var(--soft); }

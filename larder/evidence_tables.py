@@ -24,6 +24,7 @@ Column = tuple[str, Callable[[Facts], Content], str]
 
 
 def section(title: str, *content: Content) -> Markup:
+    """A part of the page under a heading."""
     return element("section", element("h2", title), *content)
 
 
@@ -52,31 +53,38 @@ def _number_class(kind: str) -> str | None:
 
 
 def newest(rows: Sequence[Facts], by: str) -> list[Facts]:
+    """The newest rows of a long list, newest first, by what stands in `by`."""
     return sorted(rows, key=lambda row: row[by], reverse=True)[:SHOWN]
 
 
 def listed(lines: Sequence[str]) -> Content:
+    """Lines as a list; None where there are none."""
     return element("ul", [element("li", line) for line in lines]) if lines else None
 
 
 def badge(word: str) -> Content:
+    """A state in its colour."""
     kind = "good" if word in _GOOD else "bad" if word in _BAD else "warn"
     return element("b", word, class_=kind)
 
 
 def code(text: str) -> Markup:
+    """A name or number that somebody may copy."""
     return element("code", text)
 
 
 def count(number: int, word: str) -> str:
+    """`1,024 backups`."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def number(number: int | None) -> str:
+    """`1,024`; a dash for none."""
     return "-" if number is None else f"{number:,}"
 
 
 def seconds(seconds: float | None) -> str:
+    """`3 min 20 s`; a dash for none."""
     return "-" if seconds is None else human_seconds(seconds)
 
 
@@ -87,12 +95,4 @@ def at(text: str | None) -> str:
 
 def moment(text: str) -> datetime:
     """The moment that a text of the document means."""
-    """`3 min 20 s`; a dash for none."""
-    """`1,024`; a dash for none."""
-    """`1,024 backups`."""
-    """A name or number that somebody may copy."""
-    """A state in its colour."""
-    """Lines as a list; None where there are none."""
-    """The newest rows of a long list, newest first, by what stands in `by`."""
-    """A part of the page under a heading."""
     return datetime.fromisoformat(text)

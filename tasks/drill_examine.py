@@ -24,9 +24,9 @@ def examine(work: Work) -> None:
     if finding.differences:
         shown = "; ".join(finding.differences[:SHOWN])
         more = f"; and {len(finding.differences) - SHOWN} more" if len(finding.differences) > SHOWN else ""
-        what = "what came back is not what was backed up" if found.differences else "a check is not true"
+        what = "what came back is not what was backed up: " if found.differences else ""
         raise IntegrityError(
-            f"unable to prove backup {drill.backup}: {what}: {shown}{more}",
+            f"unable to prove backup {drill.backup}: {what}{shown}{more}",
             "see what the backup leaves out, make another, and keep the earlier ones"
             if found.differences
             else "mend the check, or see what is wrong with the database; the backup itself counts as before",

@@ -20,6 +20,8 @@ def notify(work: Work) -> None:
         work.ledger.drills.condemn(work.run.id, bound(work).backup, work.run.error or "")
     gone = _clear_up(work) if failed else True
     drill = work.ledger.drills.close(work.run)
+    if failed and _counts_no_more(work, drill):
+        work.complain(f"Backup {drill.backup} counts no more: none of its copies is good")
     notice = _notice(work, drill)
     for problem in notifiers.tell(work.settings.notifiers.values(), notice):
         work.warn(problem)
@@ -27,6 +29,12 @@ def notify(work: Work) -> None:
         work.spool.remove()
     if not failed:
         work.say("Drill completed successfully!")
+
+
+def _counts_no_more(work: Work, drill: Drill) -> bool:
+    """Whether fetching it has shown the last copy of the backup to be damaged."""
+    backup = work.ledger.backups.get(drill.backup)
+    return drill.outcome == "failed" and backup is not None and backup.proof == "broken"
 
 
 def _does_not_decode(work: Work) -> bool:
