@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import LiteralString
 
 import psycopg
@@ -35,6 +36,27 @@ _COLUMNS: LiteralString = (
     ' WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname COLLATE "C"'
 )
 
+#: Bytes of a large object that the server holds in memory at once, and of large objects that it hashes in one query.
+_PIECE = 16 << 20
+_AT_ONCE = 256 << 20
+#: At most so many large objects in one query.
+_MANY = 1000
+
+#: Of the next large objects: how many, the last one's number, and the sums as above, of a line for each piece of each.
+#: By `lo_get`, which asks for no more than the right to read them. Pages that were never written read as zeros, before
+#: and after.
+_LARGE_OBJECTS: LiteralString = (
+    "WITH RECURSIVE next AS (SELECT oid FROM pg_largeobject_metadata WHERE oid > %(after)s::oid ORDER BY oid"
+    " LIMIT %(many)s), pieces AS (SELECT s.oid, 0::bigint AS at, p.size, p.hash FROM next s CROSS JOIN LATERAL"
+    " (SELECT octet_length(d) AS size, sha256(d) AS hash FROM (SELECT lo_get(s.oid, 0, %(piece)s) AS d OFFSET 0) l) p"
+    " UNION ALL SELECT q.oid, q.at + %(piece)s, p.size, p.hash FROM pieces q CROSS JOIN LATERAL"
+    " (SELECT octet_length(d) AS size, sha256(d) AS hash FROM (SELECT lo_get(q.oid, q.at + %(piece)s, %(piece)s) AS d"
+    " OFFSET 0) l) p WHERE q.size = %(piece)s), lines AS (SELECT oid,"
+    " concat_ws(' ', oid, at, encode(hash, 'hex')) COLLATE \"C\" AS line FROM pieces)"
+    " SELECT count(DISTINCT oid), max(oid), coalesce(sum(hashtextextended(line, 0)::numeric + 9223372036854775808), 0),"
+    " coalesce(sum(hashtextextended(line, 20251016)::numeric + 9223372036854775808), 0) FROM lines"
+)
+
 
 def content(connection: psycopg.Connection, schema: str, table: str) -> tuple[int, str]:
     """How many rows a table has, and what is in them, as 32 hexadecimal digits. `SETTINGS` hold in the session.
@@ -47,6 +69,25 @@ def content(connection: psycopg.Connection, schema: str, table: str) -> tuple[in
     query = sql.SQL(_CONTENT).format(columns=sql.SQL(", ").join(columns), table=sql.Identifier(schema, table))
     rows, first, second = connection.execute(query).fetchone() or (0, "0", "0")
     return int(rows), f"{int(first):016x}{int(second):016x}"
+
+
+def large_objects(connection: psycopg.Connection) -> Iterator[tuple[int, str]]:
+    """How many large objects there are, and what is in them, as 32 hexadecimal digits; what it gives last counts.
+
+    Before that, what it has come to meanwhile. Raises `psycopg.Error`.
+    """
+    query = "SELECT count(*), pg_table_size('pg_largeobject') FROM pg_largeobject_metadata"
+    total, bytes_ = connection.execute(query).fetchone() or (0, 0)
+    many = max(1, min(_MANY, _AT_ONCE * max(total, 1) // max(bytes_, 1)))
+    count = after = first = second = 0
+    while True:
+        given = {"after": after, "many": many, "piece": _PIECE}
+        more, last, one, other = connection.execute(_LARGE_OBJECTS, given).fetchone() or (0, 0, 0, 0)
+        count, first, second = count + more, first + int(one), second + int(other)
+        yield count, f"{first % 2**64:016x}{second % 2**64:016x}"
+        if not more:
+            return
+        after = last
 
 
 def size(connection: psycopg.Connection, oid: int) -> int:

@@ -11,9 +11,17 @@ from typing import Any
 
 import psycopg
 
-from larder.databases import _postgres_content, _postgres_examine, _postgres_objects
+from larder.databases import (
+    _postgres_catalog,
+    _postgres_catalog_compare,
+    _postgres_catalog_positions,
+    _postgres_content,
+    _postgres_examine,
+    _postgres_objects,
+)
 from larder.databases._postgres_examine import Table, borrowed, session, shown
 from larder.databases._postgres_snapshot import trouble
+from larder.databases._postgres_target import listed
 from larder.drilling import Examination
 from larder.progress import Progress
 from larder.restoring import Source
@@ -22,9 +30,7 @@ from larder.restoring import Source
 TOLD = 1000
 
 #: What no drill of PostgreSQL says at any level.
-_NEVER = {
-    "content": "the rows of materialised views, which a restore makes anew, and what is in large objects",
-}
+_NEVER = {"content": "the rows of materialised views, which a restore makes anew"}
 
 
 @dataclass
@@ -64,6 +70,8 @@ def examine(
                 tables = _postgres_examine.tables_in(connection)
                 _compare_objects(connection, source, found)
                 _compare_sequences(connection, fingerprint, found)
+                if level == "content":
+                    _compare_large_objects(connection, fingerprint, found)
             _compare_rows(connections, fingerprint, tables, jobs, progress, found)
             with borrowed(connections) as connection:
                 failed = [line for check in checks if (line := _postgres_examine.check_of(connection, check))]
@@ -80,25 +88,40 @@ def examine(
 
 
 def _compare_objects(connection: psycopg.Connection, source: Source, found: _Found) -> None:
-    wanted = source.fingerprint.get("schema")
-    if wanted is None:
-        if "level" not in source.fingerprint:
-            found.not_covered.append("definitions: the backup was made before they were written down")
+    if "schema" not in source.fingerprint and "level" not in source.fingerprint:
+        found.not_covered.append("definitions: the backup was made before they were written down")
         return
-    here = str(connection.info.server_version // 10000)
-    alike = source.server_version.partition(".")[0] == here
-    if not alike:
-        found.not_covered.append(
-            f"how columns, constraints, indexes, views, functions and the like are defined: PostgreSQL {here} words "
-            f"it differently from {source.server_version}, so they are compared by name"
+    before, here = source.server_version.partition(".")[0], str(connection.info.server_version // 10000)
+    unsure: list[str] = []
+    if "schema" in source.fingerprint:
+        there, loose = _postgres_objects.worded(connection)
+        found.differences += _postgres_catalog_compare.differences(
+            source.fingerprint["schema"],
+            there,
+            set() if before == here else loose,
+            unsure,
+            _postgres_objects.remade(connection),
         )
-    there = _postgres_objects.catalog(connection)
-    found.differences += _postgres_objects.differences(wanted, there, worded_alike=alike)
+    wanted = source.fingerprint.get("database", {}).get("catalog", {})
+    catalog, unread = _postgres_catalog.read(connection)
+    found.not_covered += unread
+    found.differences += _postgres_catalog.differences(
+        wanted, catalog, worded_alike=before == here, unsure=unsure
+    )
+    if unknown := _postgres_catalog.unknown(wanted, catalog, int(before)):
+        found.not_covered.append(
+            f"kinds of objects that the fingerprint does not hold, or that can't be read here: {', '.join(unknown)}"
+        )
+    if unsure:
+        found.not_covered.append(
+            f"expressions that PostgreSQL {here} words differently from {source.server_version}: "
+            f"those of {listed(sorted(unsure))}"
+        )
 
 
 def _compare_sequences(connection: psycopg.Connection, fingerprint: Mapping[str, Any], found: _Found) -> None:
     wanted = fingerprint.get("sequences", {})
-    there, unread = _postgres_objects.positions(connection) if wanted else ({}, [])
+    there, unread = _postgres_catalog_positions.positions(connection) if wanted else ({}, [])
     found.not_covered += unread
     for name, before in wanted.items():
         if name not in there:
@@ -116,6 +139,23 @@ def _compare_sequences(connection: psycopg.Connection, fingerprint: Mapping[str,
             found.differences.append(
                 f"sequence {name}: expected {_position(*first)} to {_position(*last)}, found {_position(value, called)}"
             )
+
+
+def _compare_large_objects(
+    connection: psycopg.Connection, fingerprint: Mapping[str, Any], found: _Found
+) -> None:
+    wanted = fingerprint.get("database", {}).get("large_objects")
+    if wanted is None:
+        found.not_covered.append("what is in large objects, which the fingerprint does not hold")
+        return
+    try:
+        *_, (count, content) = _postgres_content.large_objects(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        found.not_covered.append(f"what is in large objects: {error.diag.message_primary}")
+        return
+    # Where there are more or fewer, that is told among the objects.
+    if count == wanted["count"] and content != wanted["content"]:
+        found.differences.append("large objects: their content differs (there are as many as there were)")
 
 
 def _position(value: int, called: bool) -> str:

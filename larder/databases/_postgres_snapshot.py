@@ -14,7 +14,13 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg import sql
 
-from larder.databases import _postgres_content, _postgres_facts, _postgres_objects
+from larder.databases import (
+    _postgres_catalog,
+    _postgres_catalog_positions,
+    _postgres_content,
+    _postgres_facts,
+    _postgres_objects,
+)
 from larder.errors import LarderError, RefusedError, UnreachableError
 
 Found = TypeVar("Found")
@@ -106,7 +112,9 @@ class Snapshot:
         self._exclude = exclude
         self._counter: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._described: dict[str, Any] = {}
         self._counted: dict[str, dict[str, Any]] = {}
+        self._large_objects: tuple[int, str] | None = None
         self._hashed = False
         self._largest: int | None = None
         #: What the fingerprint does not say; a line each.
@@ -177,11 +185,20 @@ class Snapshot:
             self.warnings.append("the database holds no table")
 
     def describe(self) -> dict[str, Any]:
-        """The database as a whole, for the fingerprint. To be called before `count()`, which keeps the connection."""
+        """The database as a whole, for the fingerprint. To be called before `count()`, which keeps the connection.
+
+        With `catalog`, what is in it beside `objects()`; and, once `counted()` has ended, `large_objects`, where they
+        were hashed.
+        """
         try:
-            return _postgres_facts.describe(self._connection)
+            self._described = _postgres_facts.describe(self._connection)
         except psycopg.Error as error:
             raise self._unable(error) from None
+        found = self._fingerprinted("the rarer objects and details", _postgres_catalog.read)
+        if found is not None:
+            self._described["catalog"], unread = found
+            self.not_covered += unread
+        return self._described
 
     def objects(self) -> dict[str, str]:
         """Everything in the database by kind and name, with its definition, but what is left out. Before `count()`."""
@@ -190,7 +207,9 @@ class Snapshot:
 
     def positions(self) -> dict[str, list[Any]]:
         """Where sequences are now, which no snapshot holds. Not while rows are counted."""
-        found, unread = self._fingerprinted("the positions of sequences", _postgres_objects.positions) or (
+        found, unread = self._fingerprinted(
+            "the positions of sequences", _postgres_catalog_positions.positions
+        ) or (
             {},
             [],
         )
@@ -249,18 +268,26 @@ class Snapshot:
     def counted(self, stall_seconds: float) -> dict[str, dict[str, Any]]:
         """`rows` of each table, and `content` where it was hashed, waited for; a table may take `stall_seconds`."""
         assert self._counter is not None, "count() comes first"  # noqa: S101
-        seen, since = len(self._counted), time.monotonic()
+        seen, since = self._seen, time.monotonic()
         while self._counter.is_alive():
             self._counter.join(0.5)
-            if len(self._counted) != seen:
-                seen, since = len(self._counted), time.monotonic()
+            if self._seen != seen:
+                seen, since = self._seen, time.monotonic()
             if time.monotonic() - since >= stall_seconds:
                 raise UnreachableError(
                     f"unable to count the rows of database '{self._name}': no answer for {stall_seconds:g} s",
                     'row_counts = "off" does without',
                 )
         self.check()
+        if self._large_objects is not None:
+            count, content = self._large_objects
+            self._described["large_objects"] = {"count": count, "content": content}
         return dict(self._counted)
+
+    @property
+    def _seen(self) -> tuple[int, tuple[int, str] | None]:
+        """Something that changes while the server gets on with counting."""
+        return len(self._counted), self._large_objects
 
     def _count(self) -> None:
         try:
@@ -269,6 +296,8 @@ class Snapshot:
                     return
                 # On a standby there are no rows in what pg_dump writes.
                 self._counted[table.name] = {"rows": 0} if table.is_hollow else self._read(table)
+            if self._hashed:
+                self._read_large_objects()
         except Exception as error:  # noqa: BLE001 - raised again by check(), in the thread that waits for it
             self._failure = error
 
@@ -282,6 +311,23 @@ class Snapshot:
             return {"rows": self._rows_of(table)}
         rows, found = _postgres_content.content(self._connection, table.schema, table.table)
         return {"rows": rows, "content": found}
+
+    def _read_large_objects(self) -> None:
+        what = "what is in large objects"
+        if self._largest is not None:
+            (size,) = self._row("SELECT pg_table_size('pg_largeobject')")
+            if size > self._largest:
+                self.not_covered.append(f"{what}, which are larger than content_up_to")
+                return
+        try:
+            with self._connection.transaction():
+                for found in _postgres_content.large_objects(self._connection):
+                    self._large_objects = found
+                    if self._stop.is_set():
+                        return
+        except psycopg.errors.InsufficientPrivilege as error:
+            self._large_objects = None
+            self.not_covered.append(f"{what}: {error.diag.message_primary}")
 
     def _rows_of(self, table: Relation) -> int:
         query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(table.schema, table.table))
