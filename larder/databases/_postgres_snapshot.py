@@ -69,6 +69,9 @@ _LEANING = """
          JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
       AND d.refobjid = ANY (%(gone)s) AND NOT c.oid = ANY (%(gone)s)
+    UNION
+    SELECT quote_ident(p.pubname), 'publication', r.prrelid
+    FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = ANY (%(gone)s)
     ORDER BY 1, 2
 """
 
