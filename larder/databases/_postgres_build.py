@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import LiteralString
 
@@ -12,8 +14,15 @@ from larder.databases import _postgres_facts
 from larder.databases._postgres_facts import Facts
 from larder.databases._postgres_load import masked
 from larder.databases._postgres_target import listed, missing_roles
-from larder.errors import RefusedError
+from larder.errors import RefusedError, UnreachableError
 from larder.restoring import Plan, Source
+
+#: How a server says that it does not know a locale, or was built without the provider of it.
+_NO_SUCH_LOCALE = (
+    psycopg.errors.WrongObjectType,
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.FeatureNotSupported,
+)
 
 
 def make_roles(connection: psycopg.Connection, name: str, plan: Plan, source: Source) -> list[str]:
@@ -64,27 +73,31 @@ def facts_for(connection: psycopg.Connection, live: str, source: Source) -> tupl
 def create_private(
     connection: psycopg.Connection, name: str, facts: Facts | None, *, elsewhere: bool
 ) -> list[str]:
-    """`create`, for nobody but the owner to connect to; gives warnings. Raises `psycopg.Error`.
+    """Create database `name`, empty, for nobody but the owner to connect to; gives warnings.
 
-    With `elsewhere`, `facts` are another server's, whose locale this one may not have: then it has its own.
+    With `elsewhere`, `facts` are another server's, whose locale this one may not have, or whose kind of locale it was
+    built without: then it has its own.
+
+    Raises `RefusedError` where the server has to be another, or told something else before, `UnreachableError` while
+    somebody else makes a database of that name, and `psycopg.Error`.
     """
     warnings = []
-    try:
-        create(connection, name, facts)
-    except (psycopg.errors.WrongObjectType, psycopg.errors.InvalidParameterValue) as error:
-        if facts is None or not elsewhere:
-            raise
-        reason = masked(error.diag.message_primary or type(error).__name__)
-        warnings.append(f"{reason}: the database has the server's own locale")
-        create(connection, name, None, encoding=facts.encoding, owner=facts.owner)
+    with _explained(name):
+        try:
+            _create(connection, name, facts)
+        except _NO_SUCH_LOCALE as error:
+            if facts is None or not elsewhere:
+                raise
+            warnings.append(f"{_said(error)}: the database has the server's own locale")
+            _create(connection, name, None, encoding=facts.encoding, owner=facts.owner)
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
     return warnings
 
 
-def create(
+def _create(
     connection: psycopg.Connection, name: str, facts: Facts | None, *, encoding: str = "", owner: str = ""
 ) -> None:
-    """Create database `name`, empty, with what cannot be changed afterwards, and `facts`' owner and tablespace.
+    """Create it with what cannot be changed afterwards, and `facts`' owner and tablespace.
 
     Without `facts` it has the server's own locale, and `encoding` and `owner` where they are given. `connection` is in
     autocommit, and to another database. Raises `psycopg.Error`.
@@ -130,3 +143,29 @@ def finish(connection: psycopg.Connection, name: str, facts: Facts | None, comme
             sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(comment))
         )
     return left
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    doing = f"unable to create database '{name}'"
+    try:
+        yield
+    except psycopg.errors.FeatureNotSupported as error:
+        raise RefusedError(
+            f"{doing}: {_said(error)}",
+            "restore into a server that was built with what the database takes: ICU, or a newer version",
+        ) from None
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise RefusedError(
+            f"{doing}: {_said(error)}",
+            "see whether the server is a standby; else: ALTER ROLE … RESET default_transaction_read_only",
+        ) from None
+    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateDatabase):
+        raise UnreachableError(
+            f"{doing}: another session is making it",
+            "it may be one of an attempt that was killed, and is over in a moment: try again",
+        ) from None
+
+
+def _said(error: psycopg.Error) -> str:
+    return masked(error.diag.message_primary or type(error).__name__)

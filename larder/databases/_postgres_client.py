@@ -21,6 +21,12 @@ _PROBE_SECONDS = 20
 _VERSION = re.compile(r"\([^)]*\) (\d+)(?:\.(\d+))?")
 
 
+def major_of(version: str) -> int:
+    """The major version of `16.4`, and of `18beta1`, `17rc1` or `19devel`; 0 where that is none."""
+    match = re.match(r"\d+", version)
+    return int(match[0]) if match else 0
+
+
 @dataclass(frozen=True, order=True)
 class Client:
     """The programs in one folder, by the version of its pg_dump."""
@@ -68,7 +74,7 @@ def choose(server: str, folders: Iterable[Path]) -> Client:
 
     Raises `ConfigurationError` naming both versions where none is new enough.
     """
-    wanted = int(server.partition(".")[0])
+    wanted = major_of(server)
     found = available(folders)
     suitable = [client for client in found if client.major >= wanted]
     if suitable:
@@ -104,7 +110,7 @@ def choose_loader(server: str, tool: str, folders: Iterable[Path]) -> Client:
     ]
     if suitable:
         majors = {client.major for client in suitable}
-        own = int(server.partition(".")[0])
+        own = major_of(server)
         wanted = own if own in majors else min(majors)
         return max(client for client in suitable if client.major == wanted)
     best = f"the newest on this machine is {max(found).name()}" if found else "there is none on this machine"
@@ -138,8 +144,7 @@ def choose_server(wanted: str, folders: Iterable[Path]) -> Server:
 
     Raises `ConfigurationError` naming both versions where none is new enough.
     """
-    match = re.match(r"\d+", wanted)
-    major = int(match[0]) if match else 0
+    major = major_of(wanted)
     found = [
         Server(version, folder)
         for version, folder in _found("postgres", folders)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import psycopg
 from larder.databases._postgres_client import Server
 from larder.databases._postgres_connection import connect
 from larder.databases._postgres_place import Place, account
-from larder.errors import LarderError, RefusedError, UnreachableError
+from larder.errors import ExhaustedError, LarderError, RefusedError, UnreachableError
 from larder.process import Process, ProcessError, StalledError
 
 #: The cluster's only user that may log in.
@@ -65,6 +66,11 @@ _SETTINGS = {
 
 _PROCESSES = Path("/proc")
 
+#: How a server, or initdb, says what is wrong.
+_WRONG = re.compile(r"(?:FATAL|PANIC|initdb: error): +(.+)")
+_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|wrote only \d+ of \d+ bytes")
+_FREE = "free some space there, or name another folder as scratch_dir in larder.toml"
+
 
 class Cluster:
     """The cluster of one drill. `name` is what messages call the database."""
@@ -96,8 +102,12 @@ class Cluster:
             ) as process:
                 process.finish()
         except (ProcessError, StalledError) as error:
+            doing = f"unable to make a throw-away cluster for database '{self.name}'"
+            said = _cause(error.tail) if isinstance(error, ProcessError) else ""
+            if _NO_SPACE.search(said):
+                raise ExhaustedError(f"{doing}: {said}", _FREE) from None
             raise LarderError(
-                f"unable to make a throw-away cluster for database '{self.name}': {error.message}",
+                f"{doing}: {said or error.message}",
                 "see the disk that it lies on (scratch_dir), and the PostgreSQL server that is installed here",
             ) from None
 
@@ -106,7 +116,8 @@ class Cluster:
         """Have its server run for the length of a block; all its processes are gone afterwards.
 
         It takes `sessions` at once, which can hold `locks` together. The server ends, at once, when the thread that
-        has called this does. Raises `UnreachableError` where it does not start.
+        has called this does. Raises `UnreachableError` where it does not start, and
+        `ExhaustedError` where its disk is full.
         """
         self.end()
         # What a killed server has left: with its number, the system may have begun something else.
@@ -131,10 +142,18 @@ class Cluster:
                 account=account(),
             ) as process:
                 try:
-                    self._await(process, server)
-                    yield
-                finally:
-                    _stop(process)
+                    try:
+                        self._await(process, server)
+                        yield
+                    finally:
+                        _stop(process)
+                except UnreachableError as error:
+                    # A server that has no room for its log ends its sessions, and says why nowhere else.
+                    if type(error) is UnreachableError:
+                        for said in (error.message, f"{error.message}: {_cause(process.tail)}"):
+                            if _NO_SPACE.search(said):
+                                raise ExhaustedError(said, _FREE) from None
+                    raise
         finally:
             self.end()
 
@@ -263,6 +282,11 @@ def _reason(process: Process) -> str:
     try:
         process.finish()
     except ProcessError as error:
-        said = [line for line in error.tail.splitlines() if "FATAL" in line or "PANIC" in line]
-        return said[-1].partition("FATAL:")[2].strip() or said[-1] if said else error.how
+        return _cause(error.tail) or error.how
     return "it ended at once"
+
+
+def _cause(tail: str) -> str:
+    """The last thing that a server or initdb has said is wrong, or that there is no space; else nothing."""
+    found = [line.strip() for line in _WRONG.findall(tail)]
+    return next(filter(_NO_SPACE.search, found), found[-1] if found else "")

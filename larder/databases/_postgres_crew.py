@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import deque
@@ -13,6 +14,9 @@ from larder.databases._postgres_cut import Entry
 
 #: How many jobs a session may have waiting, so that it never waits for the next one. A block is about 1 MiB.
 _AHEAD = 2
+
+#: Bytes that are held at most for all sessions together, but for a single job: where rows are large, so are blocks.
+_MOST = 64 << 20
 
 #: How often an index is made again that another one of ours stood in the way of.
 _TRIES = 5
@@ -45,6 +49,8 @@ class Crew:
         self._connections = connections
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
+        #: Bytes of jobs that wait, or are being done.
+        self._held = 0
         self._idle = 0
         self._settling = False
         self._stopped = False
@@ -58,13 +64,14 @@ class Crew:
 
     def put(self, job: Job, seconds: float) -> bool:
         """Have `job` done; says whether there was room for it within `seconds`. Raises what an earlier one has."""
+        size = len(job.data)
         with self._changed:
-            most = _AHEAD * len(self._threads)
-            self._changed.wait_for(lambda: self._failure or len(self._waiting) < most, seconds)
+            self._changed.wait_for(lambda: self._failure or self._has_room(size), seconds)
             self._raise()
-            if len(self._waiting) >= most:
+            if not self._has_room(size):
                 return False
             self._waiting.append(job)
+            self._held += size
             self._changed.notify_all()
             return True
 
@@ -93,6 +100,16 @@ class Crew:
         for thread in self._threads:
             thread.join(_PATIENCE)
 
+    def _has_room(self, size: int) -> bool:
+        most = _AHEAD * len(self._threads)
+        return len(self._waiting) < most and (not self._held or self._held + size <= _MOST)
+
+    def _did(self, job: Job) -> None:
+        with self._changed:
+            self.blocks += 1
+            self._held -= len(job.data)
+            self._changed.notify_all()
+
     def _is_settled(self) -> bool:
         return not self._waiting and self._idle == len(self._threads)
 
@@ -107,7 +124,7 @@ class Crew:
                     self._copy(connection, job)
                 else:
                     _execute(connection, job.data)
-                    self.blocks += 1
+                    self._did(job)
         except BaseException as error:  # noqa: BLE001 - raised again to whoever puts jobs, or waits
             with self._changed:
                 self._failure = self._failure or error
@@ -146,19 +163,18 @@ class Crew:
         with connection.cursor() as cursor, cursor.copy(first.statement) as copy:
             while block is not None:
                 copy.write(block.data)
-                self.blocks += 1
+                self._did(block)
                 block = self._more(first.statement)
 
 
 def _cut(connection: psycopg.Connection) -> None:
-    plug = socket.socket(fileno=connection.pgconn.socket)
-    try:
-        plug.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # The server was faster.
-        pass
-    finally:
-        plug.detach()
+    # Unless the server was faster.
+    with contextlib.suppress(OSError, psycopg.Error):
+        plug = socket.socket(fileno=connection.pgconn.socket)
+        try:
+            plug.shutdown(socket.SHUT_RDWR)
+        finally:
+            plug.detach()
 
 
 def _execute(connection: psycopg.Connection, statements: bytes) -> None:

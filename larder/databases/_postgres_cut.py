@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from larder.databases._postgres_reader import Reader
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -69,9 +71,7 @@ _LARGEST_ENTRY = 4 << 20
 #: What may begin between statements, beside an entry of one of the kinds above.
 _COMMENTARY, _OTHER_ENTRY, _TABLE, _COMMAND = b"--", b"-- Name", b"COPY", b"\\"
 
-_COPY = re.compile(rb"(COPY [^\n]* FROM stdin);\n")
-_END_OF_ROWS = re.compile(rb"\n\\\.\n")
-_BLANK = re.compile(rb"\s*")
+_COPY = re.compile(rb'(COPY (?:[^\n"]|"[^\n"]*")* FROM stdin);\n')
 _SETTING = re.compile(rb"SET (\w+)[^;\n]*;\n|SELECT pg_catalog\.set_config\([^;\n]*;\n")
 _ENCODING = re.compile(rb"SET client_encoding = '(\w+)';\n")
 
@@ -84,14 +84,6 @@ _RESTRICT = re.compile(rb"\\(?:un)?restrict [0-9A-Za-z]+\n")
 #: Encodings in which a part of a letter may look like a backslash. pg_dump writes none of its own accord.
 _AMBIGUOUS = (b"SJIS", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"SHIFT_JIS_2004")
 
-#: Where, within a statement, something begins that has to be read in another way, or the statement ends.
-_SPECIAL = re.compile(
-    rb"""[;"'\\]|--|/\*|(?<![\w$\x80-\xff])\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$""",
-)
-_ESCAPING = re.compile(rb"(?<![\w$\x80-\xff])[eE]'")
-_ESCAPED = re.compile(rb"(?:[^'\\]+|\\.|'')*", re.DOTALL)
-_COMMENT_MARK = re.compile(rb"/\*|\*/")
-
 
 class Cutter:
     """Cuts one script. `feed` takes its bytes in order, however they are split; `end` says that this was all."""
@@ -99,18 +91,10 @@ class Cutter:
     def __init__(self) -> None:
         #: What the script's beginning sets for a session: to be executed in each that does a part of it.
         self.settings: list[bytes] = []
-        self._unfinished: list[bytes] = []
-        self._buffer = b""
-        self._at = 0
-        self._limit = 0
-        self._final = False
+        self._reader = Reader()
         self._in_rows = False
         self._in_preamble = True
         self._in_transaction = False
-        self._in_statement = False
-        #: What closes the string or comment that the text is within; comments may be nested.
-        self._quote: bytes | None = None
-        self._depth = 0
         self._spoken = False
         self._known: set[bytes] = set()
         self._own_tablespace = True
@@ -120,64 +104,57 @@ class Cutter:
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """The pieces that `data` completes. Raises `UncutError`."""
-        if b"\n" not in data:
-            self._unfinished.append(data)
-            return
-        rest = self._buffer[self._at :]
-        self._buffer = b"".join([rest, *self._unfinished, data]) if rest or self._unfinished else data
-        self._unfinished.clear()
-        self._at, self._limit = 0, self._buffer.rfind(b"\n") + 1
-        yield from self._cut()
+        if self._reader.add(data):
+            yield from self._cut()
 
     def end(self) -> Iterator[Piece]:
         """The pieces that are left. Raises `UncutError`."""
-        self._buffer = b"".join([self._buffer[self._at :], *self._unfinished])
-        self._at, self._limit, self._final = 0, len(self._buffer), True
+        self._reader.close()
         yield from self._cut()
         if self._in_rows:
             raise UncutError("its rows have no end")
-        self._fits = self._fits and self._is_between()
+        self._fits = self._fits and self._reader.is_between
         yield from self._passed(b"", closing=True)
 
     def _cut(self) -> Iterator[Piece]:
-        while self._at < self._limit:
-            before = self._at, self._in_rows
+        reader = self._reader
+        while reader.at < reader.limit:
+            before = reader.at, self._in_rows
             yield from self._rows() if self._in_rows else self._text()
-            if before == (self._at, self._in_rows):
+            if before == (reader.at, self._in_rows):
                 return
 
     def _rows(self) -> Iterator[Piece]:
         """Rows up to their end mark, or to the end of what is there."""
-        buffer, at = self._buffer, self._at
-        end = at
-        if not buffer.startswith(b"\\.\n", at):
-            # Looking for one byte is so much faster that it pays.
-            found = _END_OF_ROWS.search(buffer, at) if buffer.find(b"\\", at) >= 0 else None
-            end = found.start() + 1 if found else self._limit
-            yield Rows(buffer[at:end])
-            if found is None:
-                self._at = end
-                return
-        self._at, self._in_rows = end + 3, False
-        yield End()
+        reader, at = self._reader, self._reader.at
+        end, over = reader.rows(at)
+        if end > at:
+            yield Rows(reader.buffer[at:end])
+        reader.at = end
+        if over:
+            reader.at, self._in_rows = end + len(b"\\.\n"), False
+            yield End()
 
     def _text(self) -> Iterator[Piece]:
         """Text up to the next landmark, or to the end of what is there."""
-        buffer, limit = self._buffer, self._limit
-        begin = at = self._at
+        reader = self._reader
+        buffer, limit = reader.buffer, reader.limit
+        begin = at = reader.at
         while at < limit:
-            if not self._is_between():
-                at = self._statement(at) if self._quote is None else self._quoted(at)
+            if not reader.is_between:
+                at, commands = reader.within(at)
+                if commands:
+                    raise UncutError("it holds a command for psql")
                 continue
             at = self._between(at)
-            if at >= limit or not self._is_between():
+            if at >= limit or not reader.is_between:
                 continue
             kind = self._landmark(at)
             if kind is None:
                 # The next lines tell what it is.
                 break
             if kind == _COMMENTARY:
-                at = self._line_end(at)
+                at = reader.line_end(at)
                 continue
             if kind == _OTHER_ENTRY and self._kind is None:
                 at, _ = self._reached(at, kind)
@@ -186,28 +163,23 @@ class Cutter:
             begin = at
             at, taken = self._reached(at, kind)
             if taken is not None:
-                self._at = at
+                reader.at = at
                 yield taken
                 return
-        self._at = at
+        reader.at = at
         yield from self._passed(buffer[begin:at])
-
-    def _is_between(self) -> bool:
-        """Whether a statement may begin."""
-        return self._quote is None and not self._in_statement
 
     def _between(self, at: int) -> int:
         """Where, after `at`, the next statement, landmark or comment begins; into a statement, this goes."""
-        buffer = self._buffer
-        at = _BLANK.match(buffer, at, self._limit).end()  # type: ignore[union-attr]
-        if at >= self._limit:
+        reader = self._reader
+        buffer, at = reader.buffer, reader.past_blank(at)
+        if at >= reader.limit:
             return at
         if buffer.startswith(b"/*", at):
-            self._quote, self._depth, self._spoken = b"/*", 1, True
-            return at + 2
-        at_line = at == 0 or buffer[at - 1] == 10
+            self._spoken = True
+            return reader.begin_comment(at)
         if buffer.startswith(b"--", at) or (
-            at_line and (buffer.startswith(b"\\", at) or _COPY.match(buffer, at, self._limit))
+            reader.is_line(at) and (buffer.startswith(b"\\", at) or _COPY.match(buffer, at, reader.limit))
         ):
             return at
         self._begin_statement(at)
@@ -215,28 +187,29 @@ class Cutter:
 
     def _landmark(self, at: int) -> bytes | None:
         """What begins at `at`, between statements: its kind; None where more lines have to be there to tell."""
-        buffer = self._buffer
+        reader, buffer = self._reader, self._reader.buffer
         if buffer.startswith(b"COPY", at):
             return _TABLE
         if buffer.startswith(b"\\", at):
             return _COMMAND
-        if at and buffer[at - 1] != 10:
+        if not reader.is_line(at):
             return _COMMENTARY
-        if found := _HEADER.match(buffer, at, self._limit):
+        if found := _HEADER.match(buffer, at, reader.limit):
             return found[1] if found[1] in _MAKES else _OTHER_ENTRY
-        begun = buffer.startswith(b"--\n", at) and buffer.count(b"\n", at, self._limit) < _HEADER_LINES
-        return None if begun and not self._final else _COMMENTARY
+        begun = buffer.startswith(b"--\n", at) and buffer.count(b"\n", at, reader.limit) < _HEADER_LINES
+        return None if begun and not reader.final else _COMMENTARY
 
     def _reached(self, at: int, kind: bytes) -> tuple[int, Piece | None]:
         """Pass the landmark at `at`; gives where it ends, and the piece that it is, if it is one."""
+        buffer, limit = self._reader.buffer, self._reader.limit
         if kind == _TABLE:
-            found = _COPY.match(self._buffer, at, self._limit)
+            found = _COPY.match(buffer, at, limit)
             assert found is not None  # noqa: S101 - `_between` has seen it
             self._expect_settings()
             self._in_rows, self._in_preamble = True, False
             return found.end(), Table(found[1])
         if kind == _COMMAND:
-            found = _RESTRICT.match(self._buffer, at, self._limit)
+            found = _RESTRICT.match(buffer, at, limit)
             if found is None:
                 raise UncutError("it holds a command for psql")
             self._spoken = True
@@ -245,7 +218,7 @@ class Cutter:
         if kind != _OTHER_ENTRY and (kind == b"COMMENT" or self._own_tablespace):
             self._expect_settings()
             self._kind, self._fits = kind, True
-        found = _HEADER.match(self._buffer, at, self._limit)
+        found = _HEADER.match(buffer, at, limit)
         assert found is not None  # noqa: S101 - `_landmark` has seen it
         return found.end(), None
 
@@ -256,9 +229,9 @@ class Cutter:
             raise UncutError("it does not begin as pg_dump's scripts do")
 
     def _begin_statement(self, at: int) -> None:
-        buffer = self._buffer
-        self._in_statement = self._spoken = True
-        if self._kind is not None and not _MAKES[self._kind].match(buffer, at, self._limit):
+        reader, buffer = self._reader, self._reader.buffer
+        reader.in_statement = self._spoken = True
+        if self._kind is not None and not _MAKES[self._kind].match(buffer, at, reader.limit):
             self._fits = False
         if buffer.startswith(b"BEGIN;\n", at):
             self._in_transaction = True
@@ -266,10 +239,15 @@ class Cutter:
             self._in_transaction = False
         elif buffer.startswith((b"SET ", b"RESET ", b"SELECT pg_catalog.set_config("), at):
             self._set(at)
+        elif buffer[at : at + len(b"COPY")].upper() == b"COPY":
+            # Its rows would be read as text, and could be written to look like anything.
+            raise UncutError(
+                "it copies rows in another way than on one line: is there a line's end in a name?"
+            )
 
     def _set(self, at: int) -> None:
         """Note what a statement sets."""
-        found = _SETTING.match(self._buffer, at, self._limit)
+        found = _SETTING.match(self._reader.buffer, at, self._reader.limit)
         if found is None or (found[1] not in _ASIDE and not self._in_preamble):
             raise UncutError("it sets something on its way")
         statement, name = found[0], found[1] or b""
@@ -286,58 +264,12 @@ class Cutter:
         self._known.add(name)
         self.settings.append(statement)
 
-    def _statement(self, at: int) -> int:
-        """Where, after `at`, the statement ends, or something begins that is read in another way."""
-        buffer = self._buffer
-        found = _SPECIAL.search(buffer, at, self._limit)
-        if found is None:
-            return self._limit
-        mark = found[0]
-        if mark == b";":
-            self._in_statement = False
-        elif mark == b"--":
-            return self._line_end(found.start())
-        elif mark == b"\\":
-            raise UncutError("it holds a command for psql")
-        elif mark == b"'" and found.start() and _ESCAPING.match(buffer, found.start() - 1):
-            self._quote = b"E'"
-        else:
-            self._quote, self._depth = mark, 1
-        return found.end()
-
-    def _quoted(self, at: int) -> int:
-        """Where, after `at`, the string or comment ends, or the end of what is there."""
-        buffer, quote = self._buffer, self._quote or b""
-        if quote == b"/*":
-            while self._depth:
-                found = _COMMENT_MARK.search(buffer, at, self._limit)
-                if found is None:
-                    return self._limit
-                self._depth += 1 if found[0] == b"/*" else -1
-                at = found.end()
-        elif quote == b"E'":
-            at = _ESCAPED.match(buffer, at, self._limit).end()  # type: ignore[union-attr]
-            if at >= self._limit:
-                return at
-            at += 1
-        else:
-            found_at = buffer.find(quote, at, self._limit)
-            if found_at < 0:
-                return self._limit
-            at = found_at + len(quote)
-        self._quote = None
-        return at
-
-    def _line_end(self, at: int) -> int:
-        end = self._buffer.find(b"\n", at, self._limit)
-        return self._limit if end < 0 else end + 1
-
     def _passed(self, data: bytes, *, closing: bool = False) -> Iterator[Piece]:
         """Text that was read; with `closing` up to a landmark, where an entry that it belongs to ends."""
         if self._kind is None:
             if data:
                 yield Text(data, not self._spoken)
-            self._spoken = self._in_statement or self._quote is not None
+            self._spoken = not self._reader.is_between
             return
         self._entry.append(data)
         if not closing and self._fits and sum(map(len, self._entry)) <= _LARGEST_ENTRY:
@@ -349,4 +281,4 @@ class Cutter:
             yield Entry(kind, whole)
         else:
             yield Text(whole, not self._spoken)
-        self._spoken = self._in_statement or self._quote is not None
+        self._spoken = not self._reader.is_between

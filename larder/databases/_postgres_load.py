@@ -11,7 +11,9 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from larder.databases._postgres_client import major_of
 from larder.databases._postgres_connection import HARDENED
+from larder.databases._postgres_unwrap import in_one_transaction
 from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.process import Process, ProcessError, StalledError
 from larder.progress import Progress
@@ -24,15 +26,6 @@ _PREAMBLE = 8192
 #: The first version whose pg_dump and pg_restore set what older servers do not know, and stop at.
 SETS_NEWER_FROM = 17
 _NEWER_SETTINGS = ((b"\nSET transaction_timeout = 0;\n", SETS_NEWER_FROM),)
-
-#: Where rows begin in a script, and what its large objects are wrapped in: a transaction of their own, which would end
-#: ours. Nothing else of pg_dump's begins or ends one.
-_LANDMARK = re.compile(
-    rb"\nCOPY [^\n]* FROM stdin;(?=\n)"
-    rb"|\nBEGIN;\n(?=\nSELECT pg_catalog\.lo_open\()"
-    rb"|(?<=\nSELECT pg_catalog\.lo_close\(0\);\n)\nCOMMIT;(?=\n)"
-)
-_END_OF_ROWS = b"\n\\.\n"
 
 #: An error is raised at a `COMMIT` that is not ours.
 _GUARD = (
@@ -68,9 +61,14 @@ _MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
     (r'tablespace ".*" does not exist', RefusedError, "create the tablespace on the database server"),
     (r'database ".*" does not exist', UnreachableError, "somebody dropped it; see the server's log"),
     (
+        r"too many (?:clients|connections)|remaining connection slots",
+        UnreachableError,
+        "raise max_connections, or the CONNECTION LIMIT of the role",
+    ),
+    (
         r"server closed the connection|terminating connection|connection to server|could not receive data"
         r"|could not send|SSL SYSCALL|no connection to the server|connection not open|lost synchronization"
-        r"|is shutting down|too many clients|remaining connection slots|starting up|recovery mode",
+        r"|is shutting down|starting up|recovery mode",
         UnreachableError,
         "see the server's log",
     ),
@@ -83,6 +81,11 @@ _MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
         r"out of shared memory|max_locks_per_transaction",
         LarderError,
         'raise max_locks_per_transaction on the server, or back up with format = "directory"',
+    ),
+    (
+        r"in a read-only transaction",
+        RefusedError,
+        "see whether the server is a standby; else: ALTER ROLE … RESET default_transaction_read_only",
     ),
     (r"out of memory", LarderError, "see maintenance_work_mem and the memory of the database server"),
     (
@@ -221,7 +224,7 @@ def checked(content: Content, progress: Progress) -> Iterator[bytes]:
 
 def for_server(stream: Iterable[bytes], server_version: str) -> Iterator[bytes]:
     """A dump without the settings in its preamble that a server of `server_version` (`16.4`) does not know."""
-    major = int(server_version.partition(".")[0])
+    major = major_of(server_version)
     unknown = [line for line, since in _NEWER_SETTINGS if major < since]
     pieces, head = iter(stream), b""
     for data in pieces:
@@ -233,48 +236,6 @@ def for_server(stream: Iterable[bytes], server_version: str) -> Iterator[bytes]:
         start = start.replace(line, b"\n", 1)
     yield start + rest
     yield from pieces
-
-
-def in_one_transaction(stream: Iterable[bytes]) -> Iterator[bytes]:
-    """A dump without the transactions that pg_dump wraps large objects in; rows that look like them are left alone."""
-    held, in_rows = b"", False
-    for data in stream:
-        held += data
-        out = []
-        at = 0
-        while True:
-            if in_rows:
-                end = held.find(_END_OF_ROWS, at)
-                if end < 0:
-                    # The end mark may have come in part.
-                    keep = max(at, len(held) - len(_END_OF_ROWS) + 1)
-                    break
-                out.append(held[at : end + 3])
-                at, in_rows = end + 3, False
-                continue
-            found = _LANDMARK.search(held, at)
-            if found is None:
-                keep = _fourth_last_line(held, at)
-                break
-            in_rows = found[0].startswith(b"\nCOPY")
-            out.append(held[at : found.end() if in_rows else found.start()])
-            at = found.end()
-        out.append(held[at:keep])
-        held = held[keep:]
-        if whole := b"".join(out):
-            yield whole
-    if held:
-        yield held
-
-
-def _fourth_last_line(data: bytes, least: int) -> int:
-    """Where the last four lines of `data` begin: a landmark is not longer."""
-    at = len(data)
-    for _ in range(4):
-        at = data.rfind(b"\n", least, at)
-        if at < 0:
-            return least
-    return at
 
 
 @contextmanager
@@ -332,4 +293,5 @@ def masked(line: str) -> str:
     """What a server says is wrong, without the values that it quotes from rows."""
     if re.search(r"invalid (?:input|byte|value)|out of range|too long|malformed", line):
         line = re.sub(r'"[^"]*"?', "…", line)
-    return line[:1].lower() + line[1:]
+    # But for a word in capitals: CREATE.
+    return line if line[1:2].isupper() else line[:1].lower() + line[1:]

@@ -23,15 +23,19 @@ from larder.codecs import codec
 from larder.config import DatabaseSettings
 from larder.databases import (
     Dump,
+    _postgres_build,
     _postgres_client,
     _postgres_examine,
     _postgres_facts,
     _postgres_load,
     _postgres_target,
+    _postgres_unwrap,
     address_in,
     open_restorer,
     sibling,
 )
+from larder.databases._postgres_crew import Crew
+from larder.databases._postgres_cut import Entry
 from larder.databases._postgres_restore import PostgresRestorer
 from larder.errors import (
     ConfigurationError,
@@ -340,23 +344,24 @@ def test_a_script_says_what_it_selects_and_commits_all_or_nothing(clusters: Clus
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 5000])
-def test_only_the_transactions_of_large_objects_are_left_out(size: int) -> None:
+@pytest.mark.parametrize("strings", [b"on", b"off"])
+def test_only_the_transactions_of_large_objects_are_left_out(size: int, strings: bytes) -> None:
     alike = b"BEGIN;\n\nSELECT pg_catalog.lo_open('1', 2);\nSELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n"
-    rows = b"COPY a (b) FROM stdin;\n" + alike + b"\\.\n\nCOPY c FROM stdin;\n\\.\n"
-    objects = b"\nSELECT pg_catalog.lo_open('1', 2);\nSELECT pg_catalog.lo_close(0);\n"
-    dump = (
-        b"--\n\n"
-        + rows
-        + b"\n--\n\nBEGIN;\n"
-        + objects
-        + b"\nCOMMIT;\n\n"
-        + rows
-        + b"CREATE x AS BEGIN;\nCOMMIT;\nend"
+    rows = b"".join(
+        b"COPY " + name + b" (b) FROM stdin;\n" + alike + b"\\\\.\n\\.\n\nCOPY c FROM stdin;\n\\.\n"
+        for name in (b"a", b'"a\nb"', b'"a FROM stdin;\n"')
     )
-    wanted = b"--\n\n" + rows + b"\n--\n\n" + objects + b"\n\n" + rows + b"CREATE x AS BEGIN;\nCOMMIT;\nend"
+    objects = b"\nSELECT pg_catalog.lo_open('1', 2);\nSELECT pg_catalog.lo_close(0);\n"
+    hidden = b"CREATE x AS $$\nCOPY a FROM stdin;\n" + alike + b"$$ /* '\n" + alike + b"*/;\n"
+    hidden += b"CREATE x AS '" + (b"\\'\n" if strings == b"off" else b"\n") + alike + b"' '\\\\';\n"
+    begin, end = (
+        b"SET standard_conforming_strings = " + strings + b";\n\n",
+        b"CREATE x AS BEGIN;\nCOMMIT;\nend",
+    )
+    dump = begin + hidden + rows + b"\n--\n\nBEGIN;\n" + objects + b"\nCOMMIT;\n\n" + rows + end
+    wanted = begin + hidden + rows + b"\n--\n\n" + objects + b"\n\n" + rows + end
     pieces = [dump[at : at + size] for at in range(0, len(dump), size)]
-    found = b"".join(_postgres_load.in_one_transaction(pieces))
-    assert found.replace(b"\n", b"") == wanted.replace(b"\n", b"")
+    assert b"".join(_postgres_unwrap.in_one_transaction(pieces)) == wanted
 
 
 def test_everything_that_stands_in_the_way_is_told_at_once(clusters: Clusters, tmp_path: Path) -> None:
@@ -1018,3 +1023,123 @@ COPY public.customers ("""
         assert with_one_session(said) == []
         assert made.scratch not in cluster.databases()
         assert [one.name for one in threading.enumerate() if one.name == "load"] == []
+
+
+@contextmanager
+def superuser(cluster: Cluster, *settings: str) -> Iterator[str]:
+    """One who is told some things at every login."""
+    with role(cluster, "SUPERUSER") as name:
+        for setting in settings:
+            cluster.execute(f"ALTER ROLE {name} SET {setting}")
+        yield name
+
+
+def test_what_a_role_is_told_at_login_does_not_change_what_it_loads(
+    clusters: Clusters, tmp_path: Path
+) -> None:
+    settings = (
+        "statement_timeout = '100ms'",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '20ms'",
+        "search_path = 'public, pg_temp'",
+        "session_replication_role = 'replica'",
+        "DateStyle = 'SQL, DMY'",
+        "client_encoding = 'LATIN1'",
+        "standard_conforming_strings = off",
+        "array_nulls = off",
+    )
+    slow = """CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_catalog.pg_sleep(0.2); RETURN $1; END';
+        CREATE TABLE late AS SELECT 1 AS a; CREATE INDEX ON late (slow(a));"""
+    cluster = clusters.get(18)
+    with filled(cluster, SAMPLE + slow) as name, superuser(cluster, *settings) as user:
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        said: list[str] = []
+        with restored(cluster, restorer(cluster.url(name, user))) as made:
+            cluster.execute(f"ALTER ROLE {user} SET default_transaction_read_only = on")
+            with pytest.raises(RefusedError, match="read-only transaction") as caught:
+                load(made, content)
+            assert "default_transaction_read_only" in caught.value.hint
+            cluster.execute(f"ALTER ROLE {user} RESET default_transaction_read_only")
+            made.load(content, Progress(), said.append)
+            assert with_one_session(said) == []
+            assert held(cluster, made.scratch) == held(cluster, name)
+            assert structure(cluster, made.scratch) == structure(cluster, name)
+
+
+def test_rows_of_a_table_with_a_lines_end_in_its_name_are_rows(clusters: Clusters, tmp_path: Path) -> None:
+    """They could look like anything: an index to make, or a transaction to leave out."""
+    cluster = clusters.get(18)
+    statements = """CREATE TABLE "a\nb" (c text); CREATE TABLE d AS SELECT 1 AS e;
+        INSERT INTO "a\nb" VALUES ('--'), ('-- Name: i; Type: INDEX; Schema: public; Owner: o'), ('--'), (''),
+            ('CREATE INDEX i ON public.d (e);'), ('BEGIN;'), (''), ('SELECT pg_catalog.lo_open(')"""
+    with filled(cluster, statements) as name:
+        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        with restored(cluster, restorer(cluster.url(name))) as made:
+            load(made, content)
+            assert held(cluster, made.scratch) == held(cluster, name)
+            assert structure(cluster, made.scratch) == structure(cluster, name)
+
+
+def test_a_worker_killed_in_the_middle_is_followed_by_one_that_begins_anew(
+    clusters: Clusters, tmp_path: Path
+) -> None:
+    cluster = clusters.get(18)
+    with stopped_in_the_middle(cluster, tmp_path) as (made, content):
+        with holding(cluster, made) as loading:
+            worker = os.fork()
+            if worker == 0:
+                try:
+                    load(made, content)
+                finally:
+                    os._exit(0)
+            try:
+                loading()
+            finally:
+                os.kill(worker, signal.SIGKILL)
+                os.waitpid(worker, 0)
+            # Its sessions and its half of a database may be there still.
+            load(made, content)
+        assert held(cluster, made.scratch) == held(cluster, made.live)
+        wait_for(lambda: cluster.sessions(f"larder-restore-{made.plan.id}") == 0)
+
+
+def test_indexes_that_stand_in_each_others_way_are_made_all_the_same(clusters: Clusters) -> None:
+    """Each has begun to read the table by when the other wants it for itself."""
+    cluster = clusters.get(18)
+    entries = [
+        f"CREATE INDEX {name} ON public.a (b); SELECT pg_sleep(0.2); ALTER TABLE public.a CLUSTER ON {name};"
+        for name in ("one", "two")
+    ]
+    with filled(cluster, "CREATE TABLE a AS SELECT 1 AS b") as name:
+        connections = [cluster.connect(name) for _ in entries]
+        for connection in connections:
+            connection.execute("SET deadlock_timeout = '50ms'")
+        crew = Crew(connections)
+        try:
+            for entry in entries:
+                assert crew.put(Entry(b"INDEX", entry.encode()), 5)
+            assert crew.settled(10)
+        finally:
+            crew.stop()
+        assert len(structure(cluster, name)[0]) == 2
+
+
+def test_a_database_that_cannot_be_made_is_told_why(clusters: Clusters) -> None:
+    cluster = clusters.get(18)
+    with cluster.database(f"shop_{uuid.uuid4().hex[:8]}") as name, cluster.connect() as connection:
+        plain = replace(facts(cluster, name), comment=None, grants=())
+        # The servers of the wheel are built without ICU.
+        icu = replace(plain, provider="i", locale="de-DE")
+        with pytest.raises(RefusedError, match="ICU is not supported") as caught:
+            _postgres_build.create_private(connection, f"{name}_copy", icu, elsewhere=False)
+        assert "built with" in caught.value.hint
+        with pytest.raises(UnreachableError, match="another session is making it") as raised:
+            _postgres_build.create_private(connection, name, plain, elsewhere=False)
+        assert type(raised.value) is UnreachableError
+        try:
+            (warning,) = _postgres_build.create_private(connection, f"{name}_copy", icu, elsewhere=True)
+            assert "ICU" in warning
+            assert "the server's own locale" in warning
+        finally:
+            cluster.dropdb(f"{name}_copy")

@@ -30,7 +30,7 @@ from larder.errors import ConfigurationError, ExhaustedError, NotFoundError, Ref
 from larder.progress import Progress
 from larder.restoring import Content, Source
 from tests.dumps import BINARIES, dumped, wait_for
-from tests.servers import SAMPLE, Cluster, Clusters, postgres_installs
+from tests.servers import SAMPLE, Cluster, Clusters, postgres_installs, small_disk
 
 ROOT = os.geteuid() == 0
 FORMS = ("plain", "directory")
@@ -327,6 +327,25 @@ def test_a_strangers_folder_of_that_name_stays(backups: Callable[..., Backup], t
         assert made.drop() is False
         assert (link.is_symlink(), list(theirs.iterdir())) == (True, [theirs / "file"])
         link.unlink()
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_stays(
+    backups: Callable[..., Backup], tmp_path: Path
+) -> None:
+    taken = backups(NEWEST)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as outer,
+        small_disk(Path(outer), 4 << 20) as disk,
+        scratch(tmp_path, scratch_dir=disk) as made,
+    ):
+        # Whoever runs PostgreSQL has to pass through.
+        Path(outer).chmod(0o711)
+        disk.chmod(0o711)
+        with pytest.raises(ExhaustedError, match="No space left on device") as caught:
+            made.load(taken.content(tmp_path), Progress(), quiet)
+        assert "scratch_dir" in caught.value.hint
+        assert made.drop()
+        assert list(disk.iterdir()) == []
 
 
 def test_what_is_missing_here_is_refused(backups: Callable[..., Backup], tmp_path: Path) -> None:

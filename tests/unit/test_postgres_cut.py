@@ -53,7 +53,6 @@ HIDING = [
     b"CREATE TABLE a$b$c (d text DEFAULT 'x$y$', e$f int);\n",
     b"CREATE TABLE t (a int -- it's\n, b int /* \" */);\n",
     b"SELECT (1\n" + COPY[:-2] + b");\n",
-    b"SELECT 1; " + COPY + b"SELECT 2 AS x;\n",
     b"CREATE VIEW v AS SELECT ne'\\' AS a;\n",
 ]
 
@@ -210,6 +209,9 @@ def test_large_text_is_passed_on_as_it_comes() -> None:
         (PREAMBLE + OTHER + b"RESET search_path;\n", "sets something"),
         (PREAMBLE + b"BEGIN;\n" + COPY, "transaction of its own"),
         (PREAMBLE + COPY + b"1\n", "no end"),
+        (PREAMBLE + b"SELECT 1; " + COPY + b"1\n\\.\n", "end in a name"),
+        (PREAMBLE + b'COPY public."a\nb" (c) FROM stdin;\n' + INDEX + b"\\.\n", "end in a name"),
+        (PREAMBLE + b'COPY public."a FROM stdin;\n" (c) FROM stdin;\n' + INDEX + b"\\.\n", "end in a name"),
     ],
 )
 def test_what_several_sessions_cannot_be_trusted_with_is_refused(script: bytes, reason: str) -> None:
