@@ -7,6 +7,7 @@
     ├── IntegrityError            exit 5   bytes are not what they were: checksum, size, end mark
     ├── UnreachableError          exit 6   a database, store or broker is out of reach; worth another try
     │   └── RefusedError          exit 6   it answered, and said no (password, name): another try says the same
+    ├── RejectedError             exit 1   a database server takes nothing of what a backup holds, as it stands
     ├── ExhaustedError            exit 1   this machine has run out of disk, memory or handles
     ├── BusyError                 exit 1   somebody else is at it
     │   └── HeldError             exit 1   an application holds what is to be replaced; it may let go
@@ -77,6 +78,10 @@ class RefusedError(UnreachableError):
     """It answers, and refuses: wrong password, no such database, no permission."""
 
     retryable = False
+
+
+class RejectedError(LarderError):
+    """A server that can take the backup, and has what it needs, rejects what is in it."""
 
 
 class BusyError(LarderError):

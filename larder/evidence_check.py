@@ -6,10 +6,11 @@ Neither ledger, store nor configuration is needed: the file, the report beside i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,6 +26,8 @@ _ALTERED: Final = "ask for the file again, by another way, from whoever made it"
 
 _SIGNATURE: Final = TypeAdapter(Signature)
 _REPORT: Final = TypeAdapter(File)
+_TEXTS: Final = TypeAdapter(list[str])
+_PERIOD: Final[TypeAdapter[dict[Literal["from", "to"], str]]] = TypeAdapter(dict[Literal["from", "to"], str])
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def verify(path: Path, trusted: Mapping[str, str]) -> Verified:
         raise IntegrityError("unable to verify evidence: it is not in canonical form", _ALTERED)
     try:
         report = _REPORT.validate_python(document["report"])
+        _PERIOD.validate_python(document["period"])
+        _TEXTS.validate_python([document["made"], document["host"]])
         problems = [*_audit_problems(document["audit"]), *_sum_problems(document)]
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise IntegrityError(
@@ -73,7 +78,9 @@ def verify(path: Path, trusted: Mapping[str, str]) -> Verified:
     name = trusted.get(signature.key)
     if name is None:
         problems.append(f"it is signed by the key {signature.key}, which is not trusted here")
-    return Verified(document, signature.key, name, name is not None, report.name, state, tuple(problems))
+    # Its numbers are those that it lists: what it states of them may be anything.
+    told = {**document, "summary": summarise(document)}
+    return Verified(told, signature.key, name, name is not None, report.name, state, tuple(problems))
 
 
 def _read(path: Path) -> bytes:
@@ -88,7 +95,7 @@ def _read(path: Path) -> bytes:
 
 def _document(data: bytes) -> Document:
     try:
-        found = json.loads(data.decode(), parse_constant=_no_constant)
+        found = json.loads(data.decode(), parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
             f"unable to read evidence: it is not JSON: {str(error).lower()[:200]}", _ALTERED
@@ -144,3 +151,10 @@ def _state_of(path: Path, report: File) -> str:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that a document can hold")
+    return number

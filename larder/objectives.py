@@ -110,7 +110,7 @@ def span(seconds: float) -> str:
 
 
 def _rpo(database: DatabaseSettings, facts: Facts, now: datetime) -> Objective:
-    target = float(database.rpo)
+    target = _stretched(database, now)
     allowed = f"{span(target)} are allowed"
     if facts.newest is None:
         if facts.since is None:
@@ -129,6 +129,13 @@ def _rpo(database: DatabaseSettings, facts: Facts, now: datetime) -> Objective:
     return Objective("rpo", age, target, False, detail)
 
 
+def _stretched(database: DatabaseSettings, now: datetime) -> float:
+    """`rpo`, and an hour more where the clocks are set back: a nightly backup is then 25 hours after the one before."""
+    rpo = float(database.rpo)
+    shorter, longer = _gaps(database.schedule, database.timezone, now)
+    return longer if shorter <= rpo < longer <= rpo + _HOUR else rpo
+
+
 def _proof(database: DatabaseSettings, facts: Facts, now: datetime) -> Objective:
     gap = between_drills(database, now)
     if gap is None:
@@ -143,7 +150,8 @@ def _proof(database: DatabaseSettings, facts: Facts, now: datetime) -> Objective
         return Objective("proof", None, target, False if begun else None, f"no backup is proven, {allowed}")
     age = _seconds(facts.proven_created, now)
     detail = f"newest proven backup is {_against(age, target)} old, {allowed}"
-    return Objective("proof", age, target, age <= target, detail)
+    # The next one takes its time too.
+    return Objective("proof", age, target, age <= target + database.rto + _LATE, detail)
 
 
 def _rto(database: DatabaseSettings, facts: Facts) -> Objective:
@@ -165,14 +173,19 @@ def _seconds(start: datetime, end: datetime) -> float:
 
 
 def _gap(expression: str, timezone: str, now: datetime) -> float:
+    return _gaps(expression, timezone, now)[1]
+
+
+def _gaps(expression: str, timezone: str, now: datetime) -> tuple[float, float]:
     # Looking for slots takes a while, many databases share a schedule, and guards ask every minute.
-    return _gap_in(expression, timezone, now.replace(minute=0, second=0, microsecond=0))
+    return _gaps_in(expression, timezone, now.replace(minute=0, second=0, microsecond=0))
 
 
 @lru_cache(maxsize=4096)
-def _gap_in(expression: str, timezone: str, hour: datetime) -> float:
-    """The longer one of the gaps before the last slot and after it: one is over just now, the other is waited for."""
+def _gaps_in(expression: str, timezone: str, hour: datetime) -> tuple[float, float]:
+    """The gaps before the last slot and after it, the shorter one first: one is over just now, one is waited for."""
     last = latest_slot(expression, timezone, hour)
     before = latest_slot(expression, timezone, last - timedelta(minutes=1))
     gaps: Iterator[float] = map(_seconds, (before, last), (last, next_slot(expression, timezone, last)))
-    return max(gaps)
+    shorter, longer = sorted(gaps)
+    return shorter, longer

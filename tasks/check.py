@@ -13,7 +13,7 @@ from larder.manifest import Manifest
 from larder.progress import human_size
 from larder.restore_plan import raise_all, source_of
 from larder.streams import CHUNK, Hashed, HashedReader, fsync_folder, pour
-from tasks.restoration import UNPACKED, Fetched, manifest_of, opened, refusals
+from tasks.restoration import UNPACKED, Fetched, condemning, manifest_of, opened, refusals
 from tasks.step import Work, step
 
 
@@ -22,6 +22,11 @@ def check(work: Work) -> None:
     """Ask the target whether it can take the backup, and unpack what is a folder; a stream is decoded by `load`."""
     manifest = manifest_of(work)
     raise_all(refusals(work, source_of(manifest)))
+    with condemning(work):
+        _decode(work, manifest)
+
+
+def _decode(work: Work, manifest: Manifest) -> None:
     fetched = work.spool.result("fetch", Fetched)
     artifact = work.spool.path("fetch") / fetched.artifact
     if manifest.form == "file":

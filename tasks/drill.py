@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from celery import shared_task
 
 from larder.config import Settings
-from larder.errors import LarderError, NotFoundError, UnreachableError
+from larder.errors import BusyError, LarderError, NotFoundError, UnreachableError
 from larder.ledger.backups import Backup
 from larder.ledger.runs import Run
 from larder.naming import LATEST, parse_backup_id
 from larder.schedule import latest_slot
 from tasks import chain, context
 from tasks.backup import CALLED, SCHEDULED
+from tasks.step import logger
+
+#: How long after its slot a drill may still begin.
+OWED = timedelta(days=1)
+
+#: Why a drill began that so many backups have called for.
+EVERY = "every"
+
+#: Why drills begin that nobody has asked for.
+BY_CLOCK = (SCHEDULED, EVERY)
 
 #: A drill that the clock has begun takes an older backup than the newest each time after this many.
 OLDER_EVERY = 4
@@ -61,7 +71,28 @@ def start_scheduled(name: str) -> Run | None:
     slot = latest_slot(settings.drill, settings.timezone, datetime.now(UTC))
     if not context.ledger().slots.claim(f"drill {name}", slot):
         return None
-    return start_one_of(name, SCHEDULED)
+    try:
+        return start_one_of(name, SCHEDULED)
+    except (BusyError, UnreachableError):
+        # Another one is under way, or the broker is away: the guard begins it once that is over.
+        context.ledger().slots.owe(f"drill {name}", slot)
+        raise
+
+
+def start_owed() -> None:
+    """Begin the drills of slots that nothing could be begun in when they came. The guard has it done each minute."""
+    ledger, settings = context.ledger(), context.settings()
+    for task, slot in ledger.slots.owed("drill "):
+        name = task.removeprefix("drill ")
+        database = settings.databases.get(name)
+        if database and database.drill and datetime.now(UTC) - slot < OWED:
+            try:
+                start_one_of(name, SCHEDULED)
+            except (BusyError, UnreachableError):
+                continue
+            except LarderError as error:
+                logger.error("unable to begin the drill of '%s': %s", name, error.message)
+        ledger.slots.settle(task)
 
 
 def start_one_of(name: str, trigger: str) -> Run:
@@ -69,7 +100,7 @@ def start_one_of(name: str, trigger: str) -> Run:
     backups = _restorable(context.settings(), name)
     chosen = _newest(name, backups)
     older = [backup for backup in backups if backup.id != chosen.id]
-    if older and context.ledger().drills.count(name) % OLDER_EVERY == OLDER_EVERY - 1:
+    if older and context.ledger().drills.count(name, BY_CLOCK) % OLDER_EVERY == OLDER_EVERY - 1:
         chosen = random.choice(older)  # noqa: S311 - no secret
     return _begin(chosen, trigger)
 

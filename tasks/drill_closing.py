@@ -15,9 +15,6 @@ from tasks import context, drill
 from tasks.closing import SCRATCH
 from tasks.step import logger
 
-#: Why a drill began that so many backups have called for.
-EVERY = "every"
-
 
 def scratch_for(run: Run) -> Scratch:
     """Where the drill that `run` is restores into; its folder in the spool need not be there.
@@ -90,7 +87,7 @@ def begin_due() -> None:
         if since.get(name, 0) < every:
             continue
         try:
-            drill.start_one_of(name, EVERY)
+            drill.start_one_of(name, drill.EVERY)
         except BusyError:
             continue
         except LarderError as error:

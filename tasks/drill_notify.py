@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from larder import notifiers
-from larder.errors import IntegrityError, LarderError
+from larder.errors import LarderError
 from larder.ledger.drills import Drill
 from larder.notifiers import Notice
-from larder.streams import digest_file
-from tasks.restoration import Fetched, bound, scratch_of
+from tasks.restoration import scratch_of
 from tasks.step import Work, step, stored
 from tasks.telling import notice_of
 
@@ -16,8 +15,6 @@ from tasks.telling import notice_of
 def notify(work: Work) -> None:
     """Close the drill, however it went. A notice that can't be sent never changes what was found."""
     failed = work.run.state == "failed"
-    if failed and _does_not_decode(work):
-        work.ledger.drills.condemn(work.run.id, bound(work).backup, work.run.error or "")
     gone = _clear_up(work) if failed else True
     drill = work.ledger.drills.close(work.run)
     if failed and _counts_no_more(work, drill):
@@ -35,18 +32,6 @@ def _counts_no_more(work: Work, drill: Drill) -> bool:
     """Whether fetching it has shown the last copy of the backup to be damaged."""
     backup = work.ledger.backups.get(drill.backup)
     return drill.outcome == "failed" and backup is not None and backup.proof == "broken"
-
-
-def _does_not_decode(work: Work) -> bool:
-    """Whether the artifact's own bytes are at fault, and not the disk that it was fetched to."""
-    if work.run.failed_step not in ("check", "load") or work.run.exit_code != IntegrityError.exit_code:
-        return False
-    try:
-        fetched = work.spool.result("fetch", Fetched)
-        return digest_file(work.spool.path("fetch") / fetched.artifact).sha256 == bound(work).sha256
-    except (LarderError, OSError):
-        # Another host's guard has sent this, or the backup was deleted meanwhile: nothing is known.
-        return False
 
 
 def _clear_up(work: Work) -> bool:

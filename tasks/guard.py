@@ -13,7 +13,7 @@ from larder.errors import LarderError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
 from larder.stores import open_store
-from tasks import admission, context, drill_closing, objectives, overdue, queues, recovery, sweep
+from tasks import admission, context, drill, drill_closing, objectives, overdue, queues, recovery, sweep
 from tasks.closing import clear_up, empty_spool, restorer_of
 from tasks.step import logger
 
@@ -27,7 +27,8 @@ def guard() -> int:
     taken_up = _each(
         recovery.take_up_expired, recovery.send_lying, recovery.leave_stranded, admission.send_waiting
     )
-    _each(recovery.tell_untold, _settle, drill_closing.settle, drill_closing.begin_due, _hold_to_objectives)
+    _each(recovery.tell_untold, _settle, drill_closing.settle)
+    _each(drill.start_owed, drill_closing.begin_due, _hold_to_objectives)
     tidy()
     _have_others_tidy()
     return taken_up

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.restoration import content_of, loader
+from tasks.restoration import condemning, content_of, loader
 from tasks.step import Work, step
 
 
@@ -26,5 +26,7 @@ def load(work: Work) -> None:
         work.progress.restart(content.source.raw_size)
         return Loaded(tuple(build(content, work.progress, work.say)))
 
-    for warning in work.spool.once("load", work.lease.attempt, Loaded, make).warnings:
+    with condemning(work):
+        loaded = work.spool.once("load", work.lease.attempt, Loaded, make)
+    for warning in loaded.warnings:
         work.warn(warning)

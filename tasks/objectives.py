@@ -14,8 +14,7 @@ from larder.manifest_fields import TIME
 from larder.notifiers import Notice, open_notifier
 from larder.objectives import Facts, Name, Objective, judge
 from tasks import context
-from tasks.backup import SCHEDULED
-from tasks.drill_closing import EVERY
+from tasks.drill import BY_CLOCK
 from tasks.step import logger
 
 #: Seconds that one guard takes to tell people; who is not told then is told by the next one.
@@ -33,7 +32,7 @@ _CURES = {
 
 def facts_of(settings: Settings, ledger: Ledger) -> dict[str, Facts]:
     """What the objectives of every configured database are judged by, by its name."""
-    return ledger.standings.of(settings.databases, clock=(SCHEDULED, EVERY))
+    return ledger.standings.of(settings.databases, clock=BY_CLOCK)
 
 
 def standings(settings: Settings, ledger: Ledger, now: datetime) -> dict[str, Standing]:

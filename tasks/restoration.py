@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -13,13 +13,14 @@ from larder.config import DatabaseSettings
 from larder.databases import open_restorer
 from larder.drilling import Scratch
 from larder.encoding import decoding
-from larder.errors import LarderError, NotFoundError
+from larder.errors import IntegrityError, LarderError, NotFoundError, RejectedError
 from larder.ledger.requests import Request
 from larder.manifest import Manifest
 from larder.progress import Progress
 from larder.restore_plan import source_of
 from larder.restore_target import settings_for
 from larder.restoring import Content, Restorer, Source
+from larder.streams import digest_file
 from tasks.closing import SCRATCH
 from tasks.drill_closing import scratch_for
 from tasks.step import Work
@@ -115,6 +116,28 @@ def compared(work: Work) -> str:
     if manifest_of(work).fingerprint.get("row_counts") == "exact":
         return "the rows of every table are as in the backup, every check is true"
     return "every table is there, every check is true; the backup has no row counts"
+
+
+@contextmanager
+def condemning(work: Work) -> Iterator[None]:
+    """Have a drill's backup counted as broken where it cannot be restored, in all the bytes that it was made with.
+
+    The bytes are looked at again: the disk that they were fetched to may be at fault. What the scratch server lacks
+    (an extension, room, a connection) says nothing of the backup.
+    """
+    try:
+        yield
+    except (IntegrityError, RejectedError) as error:
+        if work.run.kind != "drill" or not _has_its_bytes(work):
+            raise
+        backup, why = bound(work).backup, error.message
+        work.also = lambda connection: work.ledger.drills.condemn(connection, work.run.id, backup, why)
+        raise IntegrityError(why, error.hint) from None
+
+
+def _has_its_bytes(work: Work) -> bool:
+    fetched = work.spool.result("fetch", Fetched)
+    return digest_file(work.spool.path("fetch") / fetched.artifact).sha256 == bound(work).sha256
 
 
 def manifest_of(work: Work) -> Manifest:

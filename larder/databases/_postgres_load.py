@@ -14,7 +14,14 @@ from contextlib import contextmanager
 from larder.databases._postgres_client import major_of
 from larder.databases._postgres_connection import HARDENED
 from larder.databases._postgres_unwrap import in_one_transaction
-from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
+from larder.errors import (
+    ExhaustedError,
+    IntegrityError,
+    LarderError,
+    RefusedError,
+    RejectedError,
+    UnreachableError,
+)
 from larder.process import Process, ProcessError, StalledError
 from larder.progress import Progress
 from larder.restoring import Content
@@ -89,9 +96,25 @@ _MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
     ),
     (r"out of memory", LarderError, "see maintenance_work_mem and the memory of the database server"),
     (
-        r"unrecognized configuration parameter|syntax error|invalid command",
+        r'(?:collation|conversion|language) ".*" .*does not exist',
+        LarderError,
+        "see what the database server was built with",
+    ),
+    (
+        r"unrecognized configuration parameter|invalid command",
         LarderError,
         "the backup was made with newer client programs than the server is: restore into a newer one",
+    ),
+    (
+        r"syntax error",
+        RejectedError,
+        "the backup was made with newer client programs than the server is, or while its objects were changed",
+    ),
+    (
+        r"violates|does not exist|already exists|could not create unique index|invalid input|invalid byte sequence"
+        r"|extra data after last expected column|missing data for column|is of type|out of range",
+        RejectedError,
+        "the backup holds what the server does not take: see whether the database itself could be dumped and restored",
     ),
 )
 

@@ -152,12 +152,13 @@ class Backups:
     def drilled(self, connection: sa.Connection, backup_id: str, outcome: str) -> None:
         """Note what a drill has found, `proven` or `broken`, inside the caller's transaction.
 
-        No good copy is known of a backup that was `broken` before: that the drill read one says otherwise.
+        One of which no good copy is known any more is `broken`, until a good one is found.
         """
+        good = sa.exists().where(tables.copies.c.backup == backup_id, tables.copies.c.problem.is_(None))
         connection.execute(
             tables.backups.update()
             .where(tables.backups.c.id == backup_id)
-            .values(drilled=outcome, proof=outcome)
+            .values(drilled=outcome, proof=sa.case((good, outcome), else_="broken"))
         )
 
     def missed(self, backup_id: str, store: str) -> None:

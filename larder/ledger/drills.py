@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -107,10 +107,12 @@ class Drills:
         found = self._select(tables.drills.c.created >= start, tables.drills.c.created < end, limit=None)
         return found[::-1]
 
-    def count(self, database: str) -> int:
-        """How many drills of a database there have been."""
+    def count(self, database: str, triggers: Collection[str]) -> int:
+        """How many drills of a database there have been that began for one of these reasons."""
         query = (
-            sa.select(sa.func.count()).select_from(tables.drills).where(tables.drills.c.database == database)
+            sa.select(sa.func.count())
+            .select_from(tables.drills)
+            .where(tables.drills.c.database == database, tables.drills.c.trigger.in_(triggers))
         )
         with self._engine.connect().execution_options(reads=True) as connection:
             return int(connection.execute(query).scalar_one())
@@ -132,15 +134,14 @@ class Drills:
         if finding.outcome != "failed":
             self._backups.drilled(connection, backup, finding.outcome)
 
-    def condemn(self, run_id: str, backup: str, difference: str) -> None:
-        """Write down that the backup does not even decode to what its manifest says, in all its right bytes."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                tables.drills.update()
-                .where(tables.drills.c.run == run_id)
-                .values(outcome="broken", differences=[difference])
-            )
-            self._backups.drilled(connection, backup, "broken")
+    def condemn(self, connection: sa.Connection, run_id: str, backup: str, difference: str) -> None:
+        """Write down that the backup cannot even be restored, in all its right bytes; in the caller's transaction."""
+        connection.execute(
+            tables.drills.update()
+            .where(tables.drills.c.run == run_id)
+            .values(outcome="broken", differences=[difference])
+        )
+        self._backups.drilled(connection, backup, "broken")
 
     def close(self, run: Run) -> Drill:
         """Write down how a run that is at its end, or failed, has ended and how long its links took; gives the drill.

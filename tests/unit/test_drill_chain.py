@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from celery import current_app
 
-from larder.errors import BusyError, IntegrityError, LarderError, NotFoundError
+from larder.databases._sqlite_scratch import SqliteScratch
+from larder.errors import BusyError, IntegrityError, LarderError, NotFoundError, RejectedError
 from larder.ledger import Ledger, losses, tables
 from larder.ledger.backups import Backup
 from larder.ledger.drills import Drill
@@ -266,11 +267,66 @@ def test_a_drill_is_due_after_so_many_backups(stand: Stand) -> None:
     stand.configure("drill_every = 2\n")
     stand.back_up()
     drill_closing.begin_due()
-    assert stand.ledger.drills.count("shop") == 0
+    assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 0
     stand.back_up()
     drill_closing.begin_due()
     drill_closing.begin_due()
-    assert stand.ledger.drills.count("shop") == 1
+    assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 1
+
+
+def test_a_slot_in_which_nothing_could_begin_is_made_up_for(stand: Stand) -> None:
+    stand.configure('drill = "0 * * * *"\n')
+    stand.back_up()
+    other = drill.start("shop", "command")
+    with pytest.raises(BusyError):
+        drill.start_scheduled("shop")
+    drill.start_owed()
+    assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 0
+    stand.go_through(other)
+    drill.start_owed()
+    drill.start_owed()
+    assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 1
+    assert stand.ledger.slots.owed("drill ") == []
+
+
+def test_what_is_owed_for_too_long_is_left_to_the_next_slot(stand: Stand) -> None:
+    stand.configure('drill = "0 4 * * 0"\n')
+    stand.back_up()
+    stand.ledger.slots.owe("drill shop", datetime.now(UTC) - drill.OWED)
+    drill.start_owed()
+    assert (stand.ledger.drills.latest("shop"), stand.ledger.slots.owed("drill ")) == ([], [])
+
+
+def test_a_backup_that_the_server_rejects_is_broken_though_the_guard_comes_before_its_notice(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = stand.back_up()
+
+    def reject(*_: object) -> None:
+        raise RejectedError("unable to restore database: check constraint violated")
+
+    monkeypatch.setattr(SqliteScratch, "load", reject)
+    run = drill.start("shop", "command")
+    stand.go_through(run, "check")
+    with pytest.raises(IntegrityError, match="check constraint violated"):
+        current_app.tasks["drill.load"](run.id)
+    drill_closing.clear_up()
+    current_app.tasks["drill.notify"](run.id)
+    found = stand.drill_of(run)
+    assert (found.outcome, stand.backup(backup).proof) == ("broken", "broken")
+    assert found.differences == ["unable to restore database: check constraint violated"]
+
+
+def test_a_backup_whose_last_copy_is_damaged_meanwhile_is_not_proven(stand: Stand) -> None:
+    backup = stand.back_up()
+    run = drill.start("shop", "command")
+    stand.go_through(run, "load")
+    stand.ledger.backups.checked(backup, "nas", "it has other bytes")
+    for name in ("examine", "drop", "notify"):
+        current_app.tasks[f"drill.{name}"](run.id)
+    assert (stand.drill_of(run).outcome, stand.backup(backup).proof) == ("proven", "broken")
+    stand.ledger.backups.checked(backup, "nas", None)
+    assert stand.backup(backup).proof == "proven"
 
 
 def test_a_slot_of_the_schedule_is_drilled_once(stand: Stand) -> None:

@@ -193,6 +193,7 @@ def test_a_strangers_signature_is_told(document: Document, tmp_path: Path) -> No
         (b"alice", b"carol"),
         (b'"made": "2026-11-02', b'"made": "2026-11-03'),
         (b"\n  ", b"\n\t"),
+        (b'"size": ', b'"size": 1e400,\n  "size": '),
         (b'"made": ', b'"made": "2020-01-01T00:00:00Z",\n  "made": '),
     ],
 )
@@ -201,7 +202,7 @@ def test_whatever_is_altered_shows(document: Document, tmp_path: Path, old: byte
     data = path.read_bytes()
     assert old in data
     path.write_bytes(data.replace(old, new, 1))
-    with pytest.raises(IntegrityError, match=r"altered|canonical"):
+    with pytest.raises(IntegrityError, match=r"altered|canonical|no number"):
         evidence_check.verify(path, TRUSTED)
 
 
@@ -282,6 +283,24 @@ def test_signed_nonsense_is_refused(tmp_path: Path) -> None:
     path.write_bytes(evidence.sealed({"format": evidence.FORMAT}, "e.html", b"", SIGNER))
     with pytest.raises(IntegrityError, match="not whole"):
         evidence_check.verify(path, TRUSTED)
+
+
+@pytest.mark.parametrize("change", [{"period": "always"}, {"made": None}])
+def test_what_a_stranger_signs_in_the_wrong_shape_is_refused(
+    document: Document, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "evidence.json"
+    path.write_bytes(evidence.sealed({**document, **change}, "e.html", b"", SIGNER))
+    with pytest.raises(IntegrityError, match="not whole"):
+        evidence_check.verify(path, TRUSTED)
+
+
+def test_numbers_are_those_of_what_is_listed(document: Document, tmp_path: Path) -> None:
+    path = tmp_path / "evidence.json"
+    path.write_bytes(evidence.sealed({**document, "summary": {"backups": None}}, "e.html", b"", SIGNER))
+    found = evidence_check.verify(path, TRUSTED)
+    assert "its summary of backups is not what it lists" in found.problems
+    assert found.document["summary"] == document["summary"]
 
 
 def test_an_altered_trail_is_told_and_shown(tmp_path: Path) -> None:
