@@ -87,6 +87,16 @@ def test_without_drills_the_newest_proven_backup_is_shown_and_not_judged() -> No
     assert proof(Facts()).value is None
 
 
+def test_a_night_of_25_hours_is_no_miss() -> None:
+    berlin = a_database(schedule="0 4 * * *", timezone="Europe/Berlin")
+    # On this Sunday clocks go back at 03:00, and four o'clock is at three in UTC.
+    before, at = datetime(2026, 10, 24, 2, 0, tzinfo=UTC), datetime(2026, 10, 25, 2, 58, tzinfo=UTC)
+    assert judge(berlin, Facts(newest=before), at)["rpo"].met is True
+    assert judge(berlin, Facts(newest=before), at + timedelta(minutes=9))["rpo"].met is False
+    other = before - timedelta(days=7)
+    assert judge(berlin, Facts(newest=other), other + timedelta(hours=24, minutes=58))["rpo"].met is False
+
+
 def test_with_a_weekly_drill_the_newest_proven_backup_may_be_a_week_and_rpo_old() -> None:
     weekly = {"drill": "0 4 * * 0"}
     found = proof(Facts(proven="shop/1", proven_created=ago(hours=76)), **weekly)
