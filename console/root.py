@@ -12,6 +12,7 @@ import click
 import larder
 from console import output
 from larder.errors import ConfigurationError, LarderError
+from workers import log
 
 _EXIT_CODES = """
 \b
@@ -38,6 +39,7 @@ command starts the Redis and the worker that it needs, and ends them.
 def main() -> None:
     """The group of all commands."""
     output.take_any_text()
+    log.mask_tracebacks()
     # Ended by its reader (`larder list | head`), a command has nothing to say about it.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""Addresses of what Larder itself stands on, the broker and the ledger: what is wrong with one, without calling there.
+"""Addresses of what Larder itself stands on: broker, ledger, Sentry: what is wrong with one, without calling there.
 
 What is accepted here and cannot be used would end a run that has begun. No answer quotes the address, which may hold a
 password.
@@ -16,6 +16,8 @@ _LEDGERS: Final = ("sqlite:///", "postgresql://", "postgres://")
 _BROKER_PARAMETERS: Final = ("virtual_host", "credential_provider")
 
 _CERTIFICATES: Final = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
+
+_SENTRY: Final = ("https://", "http://")
 
 _NO_ADDRESS: Final = "is no address: see its host and port, and quote / : @ in its password"
 
@@ -36,6 +38,16 @@ def problem_with_ledger(url: str) -> str | None:
     if file in ("", ":memory:"):
         return "has to name a file, as sqlite:////var/lib/larder/ledger.sqlite3"
     return "takes no parameters" if question else None
+
+
+def problem_with_sentry(url: str) -> str | None:
+    """What is wrong with the address of a project of Sentry's, as a clause; None where it can be one."""
+    parts = _parts(url)
+    if parts is None or not url.startswith(_SENTRY):
+        return _starts(_SENTRY)
+    if not parts.username or not parts.hostname or not parts.path.rpartition("/")[2].isdecimal():
+        return "has to be a project's DSN, as https://KEY@sentry.example/42"
+    return None
 
 
 def _problem_with_redis(url: str) -> str | None:

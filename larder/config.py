@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
@@ -148,6 +148,7 @@ class _Reader:
             ledger_url=self.environment.larder_ledger_url
             or SecretStr(f"sqlite:///{quote(str(state_dir / 'ledger.sqlite3'))}"),
             redis_url=self.environment.redis_url,
+            sentry_dsn=self.environment.sentry_dsn,
             log_format=self.environment.larder_log_format or general.log_format,
             spread=general.spread,
             dumps_per_server=general.dumps_per_server,
@@ -402,7 +403,10 @@ def _register_secrets(settings: Settings) -> None:
                 secret.register(value)
     for notifier in settings.notifiers.values():
         secret.register(notifier.url.get_secret_value())
-    for url in (settings.redis_url, settings.ledger_url):
-        if url is not None:
-            for value in databases.secrets_in(url.get_secret_value()):
-                secret.register(value)
+    # Several Redis that stand in for each other are separated by semicolons.
+    brokers = settings.redis_url.get_secret_value().split(";") if settings.redis_url else []
+    for url in (*brokers, settings.ledger_url.get_secret_value()):
+        for value in databases.secrets_in(url):
+            secret.register(value)
+    if settings.sentry_dsn is not None:
+        secret.register(urlsplit(settings.sentry_dsn.get_secret_value()).username or "")

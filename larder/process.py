@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from larder.errors import ConfigurationError, LarderError, UnreachableError
-from larder.secret import redact
+from larder.secret import redact, redact_end
 from larder.streams import CHUNK
 
 #: How much of a command's standard error is kept, in bytes.
@@ -188,7 +188,7 @@ class Process:
     @property
     def tail(self) -> str:
         """The end of what it wrote to standard error, masked."""
-        return redact(bytes(self._tail).decode("utf-8", errors="replace"))
+        return redact_end(self._tail, TAIL)
 
     @property
     def over(self) -> bool:

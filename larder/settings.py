@@ -360,6 +360,7 @@ class Environment(Table):
     backup_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = None
     backup_s3_bucket: str | None = None
     slack_webhook_url: Webhook | None = None
+    sentry_dsn: SecretStr | None = None
     redis_url: SecretStr | None = None
     larder_ledger_url: SecretStr | None = None
     larder_config: Folder | None = None
@@ -384,6 +385,11 @@ class Environment(Table):
     def _ledger(cls, value: SecretStr | None) -> SecretStr | None:
         return _without(addresses.problem_with_ledger, value)
 
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _sentry(cls, value: SecretStr | None) -> SecretStr | None:
+        return _without(addresses.problem_with_sentry, value)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -393,6 +399,8 @@ class Settings:
     state_dir: Path
     ledger_url: SecretStr
     redis_url: SecretStr | None
+    #: Where workers report errors; None for nowhere.
+    sentry_dsn: SecretStr | None
     log_format: str
     spread: int
     #: Files with private keys of age; empty on a host that only makes backups.

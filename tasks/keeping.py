@@ -15,6 +15,7 @@ from larder.errors import LeaseLostError
 from larder.ledger import Ledger
 from larder.ledger.leases import TTL, Lease
 from larder.progress import Report
+from tasks import interruption
 
 logger = logging.getLogger("larder.run")
 
@@ -95,13 +96,16 @@ class Reporter:
 
 
 def commit(ledger: Ledger, lease: Lease, **what: Any) -> None:
-    """`Leases.finish`, waiting for a ledger that is away; raises `LeaseLostError`, and what it raises in the end."""
+    """`Leases.finish`, waiting for a ledger that is away; raises `LeaseLostError`, and what it raises in the end.
+
+    A worker that ends does not wait: the next attempt finds what was made.
+    """
     began = time.monotonic()
     while True:
         try:
             ledger.leases.finish(lease, **what)
         except sa.exc.OperationalError as error:
-            if time.monotonic() - began > COMMIT_PATIENCE:
+            if time.monotonic() - began > COMMIT_PATIENCE or interruption.is_leaving():
                 raise
             logger.warning("unable to commit step %s of run %s yet: %s", lease.step, lease.run, _said(error))
             time.sleep(_PAUSE)

@@ -11,6 +11,9 @@ from tasks.step import Work, step
 #: How many of the last lines of its output are shown.
 LINES = 20
 
+#: How much of its output is kept, in bytes.
+_KEPT = 65536
+
 
 @step("migrate", "restore")
 def migrate(work: Work) -> None:
@@ -45,10 +48,10 @@ def _run(found: Restoration, command: list[str]) -> list[str]:
         ) as process:
             for data in process.output():
                 output += data
-                del output[:-65536]
+                del output[:-_KEPT]
             process.finish()
     except (ProcessError, StalledError) as error:
-        said = secret.redact(bytes(output).decode(errors="replace")).strip().splitlines()[-3:]
+        said = secret.redact_end(output, _KEPT).strip().splitlines()[-3:]
         beside = found.restorer.beside
         raise LarderError(
             f"unable to run post_restore: {_told(error)}{'; it said: ' if said else ''}{' / '.join(said)}",
@@ -57,7 +60,7 @@ def _run(found: Restoration, command: list[str]) -> list[str]:
             else f"the restored data is live, and this command failed on it: larder restore undo {found.request.id}, "
             "or run it by hand",
         ) from None
-    return secret.redact(bytes(output).decode(errors="replace")).strip().splitlines()
+    return secret.redact_end(output, _KEPT).strip().splitlines()
 
 
 def _told(error: ProcessError | StalledError) -> str:

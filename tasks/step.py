@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import sqlalchemy as sa
 from celery import Task, shared_task
-from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from celery.exceptions import Ignore
 
 from larder.config import DatabaseSettings, Settings
 from larder.errors import LarderError, LeaseLostError, NotAuthorisedError, NotFoundError, UnreachableError
@@ -27,13 +27,14 @@ from larder.ledger.journal import Level
 from larder.ledger.leases import LAST_STEP, TTL, Lease, Refusal
 from larder.ledger.losses import MOST_ATTEMPTS
 from larder.ledger.requests import WORKER
-from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, SAFETY, Kind, Run
+from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, SAFETY, SWAP, Kind, Run
 from larder.pacing import Pacer
 from larder.progress import Progress, human_seconds
 from larder.secret import redact
 from larder.spool import Spool, disk_error
 from larder.stores import StoreSettings
-from tasks import admission, chain, context
+from tasks import admission, chain, context, interruption
+from tasks.interruption import Interrupted, Leaving, TimeIsUp
 from tasks.keeping import Keeper, Reporter, commit
 
 logger = logging.getLogger("larder.run")
@@ -159,7 +160,8 @@ def _registered(this: _Link) -> Task:
     @shared_task(bind=True, name=chain.task_name(this.name, this.kind), max_retries=None)
     def link(self: Task, run_id: str, store: str = "") -> None:
         try:
-            _run(self, this, run_id, store)
+            with interruption.at_work():
+                _run(self, this, run_id, store)
         except sa.exc.OperationalError as error:
             _wait_for_ledger(self, error)
 
@@ -191,7 +193,9 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     work = _work(task, ledger, lease)
     try:
         with Keeper(ledger, lease):
-            link.function(work)
+            # An exchange of names is waited for: it is short, and nobody is to wonder whether it was made.
+            with interruption.interruptible(possible=name != SWAP):
+                link.function(work)
             work.reporter.end()
             for warning in work.unwritten:
                 ledger.leases.warn(lease, warning)
@@ -199,8 +203,11 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     except LeaseLostError as error:
         logger.warning("%s", error.message)
         raise Ignore from None
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run has to end
+    except (Exception, TimeIsUp) as error:  # noqa: BLE001 - whatever it is, the run has to end
         _after_failure(task, link, work, _as_larder_error(error, work))
+    except Interrupted as interrupted:
+        _give_back(link, work, interrupted)
+        raise Ignore from None
     finally:
         work.reporter.end()
         if name == DUMP:
@@ -286,6 +293,26 @@ def _try_again(task: Task, work: Work, error: LarderError) -> NoReturn:
     raise task.retry(exc=error, countdown=seconds)
 
 
+def _give_back(link: _Link, work: Work, interrupted: Interrupted) -> None:
+    """Let go of a step whose worker ends, and send it again: whoever is there next begins it at once.
+
+    A worker that ends as it should costs the step no attempt. What was ended by force does: it may be done each time.
+    Where the ledger is away, or the attempts are used up, the lease runs out, and the guard sees to it.
+    """
+    work.reporter.end()
+    counted = not isinstance(interrupted, Leaving)
+    if counted and work.lease.tries >= link.tries:
+        logger.warning("step %s of run %s was ended too often", link.name, work.run.id)
+        return
+    try:
+        work.ledger.leases.give_back(work.lease, counted=counted)
+        work.say(f"Step {link.name} is given back: its worker ends, and the next one begins it anew")
+        chain.send(work.run, link.name, work.lease.store)
+    except (LarderError, sa.exc.OperationalError) as error:
+        why = getattr(error, "message", None) or str(error).strip()
+        logger.warning("step %s of run %s is left to the guard: %s", link.name, work.run.id, why)
+
+
 def _carry_on(work: Work, error: LarderError) -> None:
     """Have the rest of the chain go on with a warning: the backup stands, or others may still hold it."""
     if work.run.state != "failed":
@@ -319,10 +346,10 @@ def tell(run: Run, error: LarderError) -> None:
         logger.error("run %s failed, and nobody could be told: %s", run.id, away.message)
 
 
-def _as_larder_error(error: Exception, work: Work) -> LarderError:
+def _as_larder_error(error: BaseException, work: Work) -> LarderError:
     if isinstance(error, LarderError):
         return error
-    if isinstance(error, SoftTimeLimitExceeded):
+    if isinstance(error, TimeIsUp):
         limit = human_seconds(work.database.time_limit or 0)
         return LarderError(
             f"unable to finish step '{work.lease.step}' of '{work.run.database}': it took longer than {limit}",

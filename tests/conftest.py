@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +22,13 @@ hypothesis.settings.load_profile("larder")
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """A command that is run within a test leaves SIGPIPE as shells' programs have it, which would end the next test."""
+    """A command that is run within a test leaves SIGPIPE as shells' programs have it, which would end the next test.
+
+    It leaves hooks too, for errors that nobody catches, which pytest would not hear of.
+    """
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 

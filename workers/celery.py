@@ -13,8 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from billiard.process import current_process
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging, worker_ready, worker_shutdown
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    task_prerun,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from beat_schedule import beat_schedule
 from larder.config import Settings
@@ -22,9 +30,10 @@ from larder.errors import LarderError
 from larder.ledger.hosts import SETTLE
 from larder.ledger.leases import TTL
 from larder.secret import MASK
-from tasks import context
+from tasks import context, interruption
 from tasks.queues import DEFAULT_QUEUE, host_queue
-from workers import log, routing
+from workers import errors, log, routing
+from workers.farewell import Farewell
 from workers.heartbeat import Heartbeat
 
 #: Where Redis is when nobody says so.
@@ -65,6 +74,8 @@ _HIDDEN = "token"
 
 class _App(Celery):
     """Celery, which never shows an approval's token: not in events, so not in Flower, and not in a log."""
+
+    events_cls = "workers.events:Events"
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if kwargs and _HIDDEN in kwargs:
@@ -139,12 +150,27 @@ def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
     context.ledger()
 
 
+errors.listen()
 _heartbeat = Heartbeat()
+_farewell = Farewell()
+
+
+@task_prerun.connect
+def _hear_what_ends_a_step(**_: Any) -> None:
+    # A pool without processes of its own has its tasks in the one that hears Celery's signals.
+    if current_process().name != "MainProcess":
+        interruption.listen()
 
 
 @worker_ready.connect
-def _say_that_it_is_there(**_: Any) -> None:
+def _say_that_it_is_there(sender: Any, **_: Any) -> None:
     _heartbeat.start()
+    _farewell.start(lambda: sender.pool.info.get("processes", ()))
+
+
+@worker_shutting_down.connect
+def _say_farewell(**_: Any) -> None:
+    _farewell.begin()
 
 
 @worker_shutdown.connect

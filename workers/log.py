@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+import threading
+import traceback
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -55,12 +57,27 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def mask_tracebacks() -> None:
+    """Have what Python itself prints of errors that nobody has caught masked too."""
+    sys.excepthook = lambda _kind, error, _trace: _print("", error)
+    threading.excepthook = lambda lost: _print(
+        f"{lost.thread.name if lost.thread else 'thread'}: ", lost.exc_value
+    )
+    sys.unraisablehook = lambda lost: _print(f"{lost.err_msg or 'nobody can catch'}: ", lost.exc_value)
+
+
+def _print(where: str, error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, SystemExit):
+        sys.stderr.write(redact(where + "".join(traceback.format_exception(error))))
+
+
 def configure(style: str, level: int | str | None = None, stream: TextIO | None = None) -> None:
     """Send every logger's lines to `stream` (standard error), as `text` or `json`."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     colour = stream.isatty() and "NO_COLOR" not in os.environ
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter(colour=colour))
+    mask_tracebacks()
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level or logging.INFO)

@@ -21,6 +21,7 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -151,13 +152,20 @@ def name_in(url: str) -> str:
     return found or "default"
 
 
+#: A connection string's password, and whatever it holds.
+_PASSWORD = re.compile(r"://[^/@:]*:(.+)@", re.DOTALL)
+
+
 def secrets_in(url: str) -> list[str]:
     """What must be masked wherever it turns up: the password, as it is and as the connection string spells it."""
-    try:
+    # Not every program agrees where a password ends that holds `/`, `#` or `?`: here it is at the last `@`.
+    found = _PASSWORD.findall(url)
+    with suppress(ValueError):
         parts = urlsplit(url)
-        found = [parts.password or "", *(value for key, value in parse_qsl(parts.query) if "password" in key)]
-    except ValueError:
-        return []
+        found += [
+            parts.password or "",
+            *(value for key, value in parse_qsl(parts.query) if "password" in key),
+        ]
     return [spelling for value in found if value for spelling in {value, unquote(value)}]
 
 

@@ -173,6 +173,28 @@ class Leases:
             )
             _end_step(connection, lease, now, "waiting", error.message)
 
+    def give_back(self, lease: Lease, *, counted: bool) -> None:
+        """Let go of a step that was begun and is not done, for anybody to begin; raises `LeaseLostError`.
+
+        The attempt grows: what is left of whoever had it changes nothing any more. Unless it is `counted`, the step was
+        started once less.
+        """
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            _guarded(
+                connection,
+                lease,
+                attempt=lease.attempt + 1,
+                progress=None,
+                lease_until=now + QUEUE_PATIENCE,
+            )
+            _end_step(connection, lease, now, "waiting", "its worker ended")
+            if not counted:
+                connection.execute(
+                    tables.steps.update().where(*_this_link(lease)).values(attempts=lease.tries - 1)
+                )
+            _hold_outer(connection, lease, now)
+
     def fail(
         self, lease: Lease, error: LarderError, *, also: Callable[[sa.Connection], None] | None = None
     ) -> None:

@@ -931,3 +931,37 @@ def test_the_example_loads_and_says_what_the_defaults_say(write: Write) -> None:
     write('[databases.shop]\nurl_env = "SHOP_DATABASE_URL"\n')
     assert settings == load(environ)
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("sentry.example", "has to start with https:// or http://"),
+        ("https://sentry.example/42", "has to be a project's DSN, as https://KEY@sentry.example/42"),
+        ("https://s3cr3tk3y@sentry.example/", "has to be a project's DSN, as https://KEY@sentry.example/42"),
+        ("https://s3cr3tk3y@/42", "has to be a project's DSN, as https://KEY@sentry.example/42"),
+    ],
+)
+def test_what_is_no_address_of_sentrys(value: str, what: str) -> None:
+    assert mistakes({"SENTRY_DSN": value}) == {"SENTRY_DSN": what}
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"SENTRY_DSN": "https://s3cr3tk3y@sentry.example/prefix/42"},
+        {"REDIS_URL": "redis://:first@h1/0;redis://:s3cr3tk3y@h2/0"},
+        {"REDIS_URL": "redis://:first@h1;redis://u:s3cr3tk3y@h2"},
+        {"LARDER_LEDGER_URL": "postgresql://u:1#s3cr3tk3y?x@h/ledger"},
+        {"LARDER_LEDGER_URL": "postgresql://u@h/ledger?password=s3cr3tk3y"},
+        {"AWS_SECRET_ACCESS_KEY": "s3cr3tk3y"},
+    ],
+)
+def test_what_must_not_be_printed_is_known_once_it_is_read(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret, "_known", set())
+    monkeypatch.setattr(secret, "_ordered", ())
+    load(environ)
+    whole = "1#s3cr3tk3y?x" if "#" in str(environ) else "s3cr3tk3y"
+    assert secret.redact(f"it is {whole} here") == f"it is {secret.MASK} here"

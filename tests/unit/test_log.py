@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +73,34 @@ def test_no_line_holds_a_secret_not_even_a_traceback(style: str) -> None:
         logging.getLogger("anything").exception("unable to connect with %s", "s3cr3t-p@ss/word")
     assert "s3cr3t" not in sink.getvalue()
     assert "ValueError" in sink.getvalue()
+
+
+def test_what_nobody_has_caught_is_printed_without_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    secret.register("s3cr3t-p@ss/word")
+    log.mask_tracebacks()
+
+    class Thrown:
+        def __del__(self) -> None:
+            raise KeyError("s3cr3t-p@ss/word")
+
+    def fail() -> None:
+        try:
+            raise ConnectionError("postgresql://u:s3cr3t-p%40ss%2Fword@db/shop")
+        except ConnectionError as cause:
+            raise ValueError("not s3cr3t-p@ss/word") from cause
+
+    thread = threading.Thread(target=fail, name="worker bee")
+    thread.start()
+    thread.join()
+    thrown = Thrown()
+    del thrown
+    try:
+        fail()
+    except ValueError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert "s3cr3t" not in said
+    assert said.count("ValueError: not ****") == 2
+    assert said.count("ConnectionError: postgresql://u:****@db/shop") == 2
+    assert "worker bee: Traceback" in said
+    assert "KeyError: '****'" in said

@@ -1,0 +1,104 @@
+"""What ends a step from outside, in the process that it runs in."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from larder.ledger.leases import Lease, Leases
+from tasks import interruption
+from tasks.interruption import LEAVE, Leaving, Terminated, TimeIsUp
+from tasks.keeping import commit
+
+_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT)
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[list[int]]:
+    """A process of a pool that listens; gives the signals that it would have ended by."""
+    found: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, lambda number, _: found.append(number))
+    interruption._process = interruption._Process()
+    interruption.listen()
+    yield found
+    interruption._process = interruption._Process()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@dataclass
+class Ledgers:
+    """As much of a ledger as a commit needs."""
+
+    leases: Leases
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGUSR1, TimeIsUp), (LEAVE, Leaving), (signal.SIGTERM, Terminated)]
+)
+def test_nothing_takes_it_for_an_error_and_it_comes_once(
+    number: int, kind: type[BaseException], ended: list[int]
+) -> None:
+    def work() -> None:
+        try:
+            send(number)
+        except Exception:  # noqa: BLE001 - as everything does that holds nobody up
+            return
+        finally:
+            cleaned.append("begun")
+            send(number)
+            cleaned.append("done")
+
+    cleaned: list[str] = []
+    with pytest.raises(kind), interruption.at_work(), interruption.interruptible():
+        work()
+    assert cleaned == ["begun", "done"]
+    assert ended == []
+
+
+def test_a_commit_is_not_interrupted(ended: list[int]) -> None:
+    with interruption.at_work():
+        with interruption.interruptible():
+            pass
+        for number in _SIGNALS:
+            send(number)
+    assert ended == []
+
+
+def test_a_commit_does_not_wait_for_a_ledger_when_the_worker_ends(tmp_path: Path) -> None:
+    # A folder is no ledger: whoever opens it hears what a ledger says that is away.
+    away = Leases(sa.create_engine(f"sqlite:///{tmp_path}"))
+    send(LEAVE)
+    with pytest.raises(sa.exc.OperationalError):
+        commit(Ledgers(away), Lease("run", "dump", "", 1, 1, datetime.now(UTC)))  # type: ignore[arg-type]
+
+
+def test_a_step_that_begins_in_a_worker_that_ends_is_given_back() -> None:
+    send(LEAVE)
+    with pytest.raises(Leaving), interruption.at_work(), interruption.interruptible():
+        pytest.fail("it was begun")
+
+
+def test_what_must_not_be_interrupted_is_not(ended: list[int]) -> None:
+    with interruption.at_work(), interruption.interruptible(possible=False):
+        for number in _SIGNALS:
+            send(number)
+    assert ended == []
+
+
+def test_a_process_without_a_step_ends_as_before(ended: list[int]) -> None:
+    send(signal.SIGTERM)
+    assert ended == [signal.SIGTERM]
