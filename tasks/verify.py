@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from celery import Task, shared_task
+from celery.exceptions import Ignore
 
 from larder import notifiers, shelf, verification
 from larder.config import Settings
@@ -17,7 +18,7 @@ from larder.progress import Progress, Report, human_size
 from larder.schedule import latest_slot
 from larder.shelf import Shelf
 from larder.stores import open_store
-from tasks import context
+from tasks import context, interruption
 from tasks.backup import CALLED, SCHEDULED
 from tasks.step import logger
 
@@ -51,10 +52,15 @@ def verify(self: Task, trigger: str = CALLED) -> None:
         return
 
     def watch(report: Report) -> None:
-        self.send_event("task-progress", result=str(report))
+        self.send_event("task-progress", retry=False, result=str(report))
 
     found = _shelf(settings, ledger)
-    broken, unread = _read(settings, ledger, found, Progress(watch))
+    try:
+        with interruption.at_work(), interruption.interruptible():
+            broken, unread = _read(settings, ledger, found, Progress(watch))
+    except interruption.Interrupted:
+        # Its worker ends. Those that were read the longest ago come first the next time.
+        raise Ignore from None
     bad = _missing(found, ledger) + broken
     failures = {**found.unreachable, **unread}
     away = [_Bad(f"store {name}", error.message, news=True) for name, error in failures.items()]
