@@ -18,6 +18,9 @@ RESTORE_QUEUE = "restore"
 #: Where drills are asked for and begin.
 DRILL_QUEUE = "drill"
 
+#: Where the guard is asked for: it must not wait behind a flood of backups.
+GUARD_QUEUE = "guard"
+
 
 def host_queue(host: str) -> str:
     """The queue of everybody who can see `host`'s spool."""

@@ -30,8 +30,9 @@ from larder.errors import LarderError
 from larder.ledger.hosts import SETTLE
 from larder.ledger.leases import TTL
 from larder.secret import MASK
+from larder.spool import make_private
 from tasks import context, interruption
-from tasks.queues import DEFAULT_QUEUE, host_queue
+from tasks.queues import DEFAULT_QUEUE, GUARD_QUEUE, host_queue
 from workers import errors, log, routing
 from workers.farewell import Farewell
 from workers.heartbeat import Heartbeat
@@ -114,6 +115,7 @@ def _delivery() -> dict[str, Any]:
         "broker_connection_max_retries": None,
         # A Redis that takes a connection and says nothing must not hold a worker up for ever.
         "broker_transport_options": {
+            "queue_order_strategy": "workers.routing:BegunFirst",
             "socket_keepalive": True,
             "socket_connect_timeout": 10,
             "socket_timeout": 60,
@@ -145,8 +147,9 @@ def _configure_logging(loglevel: int | str | None = None, logfile: str | None = 
 
 @celeryd_after_setup.connect
 def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
-    """Take the later steps of runs whose dump lies in this host's spool, whatever `-Q` says."""
-    instance.app.amqp.queues.select_add(host_queue(context.host()))
+    """Take the guard, and the later steps of runs whose dump lies in this host's spool, whatever `-Q` says."""
+    for name in (GUARD_QUEUE, host_queue(context.host())):
+        instance.app.amqp.queues.select_add(name)
     context.ledger()
 
 
@@ -197,6 +200,8 @@ def _take_up_lost_runs(sender: Any, **_: Any) -> None:
 os.umask(0o077)
 
 try:
+    # Beat keeps its schedule in there, and may be the first to start.
+    make_private(context.settings().state_dir)
     app = make_app(context.settings())
 except LarderError as error:
     # Celery imports this module for every command; a traceback would bury the list of mistakes.

@@ -5,19 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from kombu import Queue
+from kombu.utils.scheduling import round_robin_cycle
 
 from larder.config import Settings
 from larder.errors import NotFoundError
 from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, Kind
 from tasks import context
 from tasks.chain import task_name
-from tasks.queues import DEFAULT_QUEUE, DRILL_QUEUE, RESTORE_QUEUE, queue_of
+from tasks.queues import DEFAULT_QUEUE, DRILL_QUEUE, GUARD_QUEUE, RESTORE_QUEUE, host_queue, queue_of
 
-#: The tasks that begin a chain beside `backup`, and the queues that they go to.
-_ENTRIES = {"restore": RESTORE_QUEUE, "drill": DRILL_QUEUE}
+#: The tasks that have queues of their own, beside the links of chains.
+_ENTRIES = {"restore": RESTORE_QUEUE, "drill": DRILL_QUEUE, "guard": GUARD_QUEUE}
 
 _STEPS: dict[Kind, tuple[str, ...]] = {"backup": BACKUP_STEPS, "restore": RESTORE_STEPS, "drill": DRILL_STEPS}
 _LINKS = frozenset(task_name(name, kind) for kind, steps in _STEPS.items() for name in steps)
+
+
+class BegunFirst(round_robin_cycle):
+    """The order in which a worker looks at its queues: the guard's, then its host's, then all others in turn.
+
+    What has begun goes on before anything else begins: otherwise a flood fills the spool with dumps, and all of its
+    runs end at once.
+    """
+
+    def consume(self, n: int) -> list[str]:
+        """The names of `n` queues, in that order."""
+        first = (GUARD_QUEUE, host_queue(context.host()))
+        return sorted(self.items[:n], key=lambda name: first.index(name) if name in first else len(first))
 
 
 def queues(settings: Settings) -> list[Queue]:

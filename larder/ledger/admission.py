@@ -124,10 +124,7 @@ def admit(connection: sa.Connection, run_id: str, host: str, room: Room, now: da
     others = runs.id != run_id
     wait: Wait | None = None
     here = _spooling(connection, run_id, host)
-    if (
-        room.server is not None
-        and _at_work(connection, sa.and_(others, runs.server == room.server), now) >= room.per_server
-    ):
+    if room.server is not None and _is_full(connection, run_id, room, now):
         wait = "server"
     elif (
         room.per_host is not None
@@ -167,6 +164,22 @@ def _at_work(connection: sa.Connection, which: sa.ColumnElement[bool], now: date
         )
     )
     return int(connection.execute(query).scalar_one())
+
+
+def _is_full(connection: sa.Connection, run_id: str, room: Room, now: datetime) -> bool:
+    """Whether a server serves as many dumps as it may, those included that were there before and wait."""
+    runs, this = tables.runs.c, tables.runs.alias("this")
+    same = sa.and_(runs.id != run_id, runs.server == room.server)
+    at_work = _at_work(connection, same, now)
+    if at_work >= room.per_server:
+        return True
+    before = (
+        sa.select(sa.func.count())
+        .select_from(tables.runs)
+        .join(this, this.c.id == run_id)
+        .where(same, runs.waits == "server", runs.state.in_(tables.ACTIVE), runs.created < this.c.created)
+    )
+    return at_work + int(connection.execute(before).scalar_one()) >= room.per_server
 
 
 def _spooling(connection: sa.Connection, run_id: str, host: str) -> Sequence[tuple[str, int | None]]:

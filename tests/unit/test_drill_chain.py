@@ -272,6 +272,16 @@ def test_a_drill_is_due_after_so_many_backups(stand: Stand) -> None:
     drill_closing.begin_due()
     drill_closing.begin_due()
     assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 1
+    # It fails, and is made up for a day later.
+    (found,) = stand.ledger.drills.latest("shop")
+    stand.ledger.runs.abandon(found.run, LarderError("no room"))
+    stand.ledger.drills.close(stand.ledger.runs.get(found.run))
+    drill_closing.begin_due()
+    assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 1
+    with stand.ledger._engine.begin() as connection:
+        connection.execute(tables.drills.update().values(created=datetime.now(UTC) - timedelta(days=2)))
+    drill_closing.begin_due()
+    assert stand.ledger.drills.count("shop", drill.BY_CLOCK) == 2
 
 
 def test_a_slot_in_which_nothing_could_begin_is_made_up_for(stand: Stand) -> None:
