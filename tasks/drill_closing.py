@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from pathlib import Path
+from typing import Final
+
 from pydantic import SecretStr
 
 from larder.config import DatabaseSettings
@@ -14,6 +19,10 @@ from larder.spool import Spool, run_folders
 from tasks import context, drill
 from tasks.closing import SCRATCH
 from tasks.step import logger
+
+#: In the folder of a drill, as old as the last complaint about it, and how many seconds there are between two.
+_COMPLAINED: Final = "complained"
+_COMPLAIN_EVERY: Final = 3600
 
 
 def scratch_for(run: Run) -> Scratch:
@@ -52,26 +61,29 @@ def clear_up() -> None:
             continue
         if run is None or run.kind != "drill" or not run.over:
             continue
-        database = context.settings().databases.get(run.database)
+        database = context.settings().databases.get(run.database) or _unknown(run.database)
         try:
-            _scratch(run, database or _unknown(run.database)).drop()
+            _scratch(run, database).drop()
         except LarderError as error:
-            logger.error("what drill %s has left could not be removed: %s", run.id, error.message)
+            _complain(folder, run, error)
             continue
         Spool(spool_dir, run.id).remove()
-        if database:
-            logger.info("drill %s is over, and nothing of it is left", run.id)
-        else:
-            logger.warning(
-                "drill %s is over, and its database '%s' is configured no longer: what it may have left where "
-                "scratch_url or scratch_dir pointed to has its id in its name, and is yours to remove",
-                run.id,
-                run.database,
-            )
+        logger.info("drill %s is over, and nothing of it is left", run.id)
+
+
+def _complain(folder: Path, run: Run, error: LarderError) -> None:
+    """Log what is left and why, not again with each pass of the guard: only somebody who comes may be able to help."""
+    said = folder / _COMPLAINED
+    with contextlib.suppress(OSError):
+        if time.time() - said.stat().st_mtime < _COMPLAIN_EVERY:
+            return
+    with contextlib.suppress(OSError):
+        said.touch()
+    logger.error("what drill %s has left could not be removed: %s (%s)", run.id, error.message, error.hint)
 
 
 def _unknown(name: str) -> DatabaseSettings:
-    """Settings of a database that has left the configuration: those that hold where nothing is said."""
+    """Settings of a database that has left the configuration; where its drills have built, they have noted."""
     return DatabaseSettings(url=SecretStr("postgresql:///")).model_copy(update={"name": name})
 
 

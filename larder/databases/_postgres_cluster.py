@@ -1,8 +1,9 @@
 """A throw-away PostgreSQL cluster: made on this machine, reached by a Unix socket alone, and gone without a trace.
 
 Its files stay between two links of a drill, its server lives within `running` only: it ends with the block, and with
-the thread that has begun it, however that ends. What a killed worker has left in the middle of ending is told from
-everybody else's servers by the data directory and the name that they carry, and by their user.
+the thread that has begun it, however that ends, and with it whatever a backup's functions have started
+(`_postgres_keeper`). What a killed worker and a killed keeper have left is told from everybody else's processes by the
+data directory and the name that servers carry, by a variable in the environment of what they start, and by their user.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ import psycopg
 from larder.databases._postgres_client import Server
 from larder.databases._postgres_connection import connect
 from larder.databases._postgres_place import Place, account
+from larder.databases._postgres_strays import everybody, variables
 from larder.errors import ExhaustedError, LarderError, RefusedError, UnreachableError
 from larder.process import Process, ProcessError, StalledError
 
@@ -64,7 +67,10 @@ _SETTINGS = {
     "log_error_verbosity": "terse",
 }
 
-_PROCESSES = Path("/proc")
+#: In the environment of the server, and so of all that it starts: what the cluster is called.
+_MARK = "LARDER_DRILL"
+
+_KEEPER = Path(__file__).with_name("_postgres_keeper.py")
 
 #: How a server, or initdb, says what is wrong.
 _WRONG = re.compile(r"(?:FATAL|PANIC|initdb: error): +(.+)")
@@ -129,17 +135,19 @@ class Cluster:
             "max_connections": str(sessions),
             "max_locks_per_transaction": str(max(64, locks // sessions + 1)),
         }
-        argv = [str(server.folder / "postgres"), "-D", str(self.place.data)]
+        owner = account()
+        argv = [sys.executable, "-I", "-S", str(_KEEPER), f"{owner.uid}:{owner.gid}" if owner else "-"]
+        argv += [str(server.folder / "postgres"), "-D", str(self.place.data)]
         argv += [word for key, value in given.items() for word in ("-c", f"{key}={value}")]
         try:
             with Process(
                 argv,
+                {_MARK: self.place.label},
                 stall_seconds=_STOPPING,
                 output=False,
                 # Shuts down at once, and ends its children, which are in no group of ours.
                 death_signal=signal.SIGQUIT,
                 folder=Path("/"),
-                account=account(),
             ) as process:
                 try:
                     try:
@@ -163,14 +171,15 @@ class Cluster:
         for by in (signal.SIGQUIT, signal.SIGKILL):
             deadline = time.monotonic() + _STOPPING
             signalled: set[int] = set()
-            while pids := self._processes():
+            while there := self._processes():
                 found = True
                 # Looked for again each time, since numbers are given anew; each is told once.
-                for pid in pids:
+                for pid, serves in there.items():
                     if pid not in signalled:
                         signalled.add(pid)
                         with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, by)
+                            # What a shell has put in the background ignores SIGQUIT.
+                            os.kill(pid, by if serves else signal.SIGKILL)
                 if time.monotonic() > deadline:
                     break
                 time.sleep(_EVERY)
@@ -217,50 +226,33 @@ class Cluster:
                 "see the variables PG… of the worker's environment",
             )
 
-    def _processes(self) -> list[int]:
-        """The numbers of its processes: the server, and its children, which call themselves by its name."""
+    def _processes(self) -> dict[int, bool]:
+        """The numbers of its processes, and whether each is the server's own.
+
+        Those are the server and its keeper, and its children, which call themselves by its name; and beside them what
+        these have started.
+        """
         server = b"/postgres -D %b -c " % os.fsencode(self.place.data)
         title = f"postgres: {self.place.label}: ".encode()
-        users = {os.geteuid(), *_uids()}
-        return [
-            pid
-            for pid, uid, said in _everybody()
-            if uid in users and (server in said or said.startswith(title))
-        ]
+        mark = f"{_MARK}={self.place.label}".encode()
+        users = self._users()
+        found = {}
+        for pid, uid, said in everybody():
+            if uid in users:
+                serves = server in said or said.startswith(title)
+                if serves or mark in variables(pid):
+                    found[pid] = serves
+        return found
 
-
-def _uids() -> list[int]:
-    """The other user that servers run as here, if there is one."""
-    try:
-        owner = account()
-    except LarderError:
-        return []
-    return [owner.uid] if owner else []
-
-
-def _everybody() -> Iterator[tuple[int, int, bytes]]:
-    """Number, user and command line, in words with spaces between, of every process that can be seen."""
-    if not (_PROCESSES / "self").exists():
-        yield from _listed()
-        return
-    for folder in _PROCESSES.iterdir():
-        try:
-            if folder.name.isdecimal():
-                said = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-                yield int(folder.name), folder.stat().st_uid, said
-        except OSError:
-            continue
-
-
-def _listed() -> Iterator[tuple[int, int, bytes]]:
-    """The same by `ps`, where the system has no /proc."""
-    columns = ["-o", "pid=", "-o", "uid=", "-o", "args="]
-    with Process(["ps", "-A", "-w", "-w", *columns], stall_seconds=_STOPPING) as process:
-        said = b"".join(process.output())
-        process.finish()
-    for line in said.splitlines():
-        pid, uid, rest = line.split(None, 2)
-        yield int(pid), int(uid), rest
+    def _users(self) -> set[int]:
+        """Whose its processes can be: ours, and the other user's that servers run as here, or did when it was made."""
+        found = {os.geteuid()}
+        with contextlib.suppress(LarderError):
+            owner = account()
+            found |= {owner.uid} if owner else set()
+        with contextlib.suppress(OSError):
+            found.add(self.place.data.stat().st_uid)
+        return found
 
 
 def _stop(process: Process) -> None:

@@ -21,8 +21,9 @@ from larder.errors import ConfigurationError, LarderError, RefusedError
 from larder.process import Account, Process
 from larder.spool import disk_error, make_private
 
-#: Who runs PostgreSQL for a worker that is root: the first of these that there is.
-_ACCOUNTS = ("postgres", "nobody")
+#: Who runs PostgreSQL for a worker that is root: the first of these that there is. Functions of a backup do as they
+#: like as that user, so it is never `postgres`, who owns live servers, and is let in as their superuser without a word.
+_ACCOUNTS = ("larder-drill", "nobody")
 
 #: Where clusters lie that the spool cannot hold, and sockets whose path would be too long; neither is `TMPDIR`, which
 #: may be long, and another one for the next process that looks.
@@ -41,7 +42,10 @@ _PROBE_SECONDS = 20
 #: How often a folder is removed that is being written to.
 _REMOVALS = 20
 
-_HINT = "run the worker as another user than root, or name a server for drills as scratch_url in larder.toml"
+_HINT = (
+    "make a user for it (useradd --system --no-create-home larder-drill), run the worker as another user than root,"
+    " or name a server for drills as scratch_url in larder.toml"
+)
 
 
 def account() -> Account | None:

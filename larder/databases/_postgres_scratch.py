@@ -12,11 +12,12 @@ import psycopg
 from psycopg import sql
 from pydantic import SecretStr
 
-from larder.databases import _postgres_client, _postgres_facts, _postgres_proof
+from larder.databases import _postgres_client, _postgres_facts, _postgres_proof, _postgres_scratch_note
 from larder.databases._postgres_client import Server
 from larder.databases._postgres_cluster import Cluster
-from larder.databases._postgres_connection import connect, with_database
+from larder.databases._postgres_connection import address_in, connect, with_database
 from larder.databases._postgres_place import Place, account
+from larder.databases._postgres_scratch_note import Note
 from larder.databases._postgres_scratch_server import ScratchServer, make_roles, restorer, tag
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import listed
@@ -83,6 +84,7 @@ class PostgresScratch(Scratch):
     def load(self, content: Content, progress: Progress, say: Callable[[str], None]) -> list[str]:
         """See the contract."""
         self.drop()
+        _postgres_scratch_note.write(self.folder, self._note())
         if self._server is not None:
             return self._server.load(content, progress, say)
         server = self._chosen(content.source)
@@ -108,9 +110,29 @@ class PostgresScratch(Scratch):
             return self._compared(content.source, progress)
 
     def drop(self) -> bool:
-        """See the contract."""
-        found = self._cluster.remove()
-        return (self._server.drop() if self._server is not None else False) or found
+        """See the contract. Raises `LarderError` where it was built on another server than is configured now."""
+        noted, now = _postgres_scratch_note.read(self.folder), self._note()
+        if noted is not None and noted.server not in ("", now.server):
+            raise LarderError(
+                f"unable to remove the scratch database of '{self.name}': it is database '{self.database}' on "
+                f"{noted.server}, where scratch_url no longer leads",
+                f"name that server as scratch_url again; or drop it there, and then remove {self.folder.parent}",
+            )
+        cluster = self._cluster
+        if noted is not None and noted.cluster:
+            cluster = Cluster(self.name, replace(cluster.place, folder=Path(noted.cluster)))
+        found = cluster.remove()
+        if self._server is not None and (noted is None or noted.server):
+            found |= self._server.drop()
+        _postgres_scratch_note.forget(self.folder)
+        return found
+
+    def _note(self) -> Note:
+        """Where the configuration says that it is to be built."""
+        url = self.settings.scratch_url
+        if url is None:
+            return Note(cluster=str(self._cluster.place.folder))
+        return Note(server=address_in(url.get_secret_value()).rpartition("/")[0])
 
     def _settings(self, url: str) -> DatabaseSettings:
         """Those of the database with `url`'s server in the place of its own, and a name of its own in messages."""

@@ -122,7 +122,11 @@ def schema_differences(wanted: dict[str, str], there: dict[str, str]) -> list[st
 
 
 def check(connection: sqlite3.Connection, query: str) -> str | None:
-    """What is wrong with what one of `checks` gives, without telling it; None where it is true."""
+    """What is wrong with what one of `checks` gives, without telling it; None where it is true.
+
+    It can read this one file: that the connection is for reading alone keeps nobody from writing another one.
+    """
+    connection.set_authorizer(_allowed)
     try:
         rows = connection.execute(query).fetchmany(2)
     except (sqlite3.Error, sqlite3.Warning) as error:
@@ -132,6 +136,14 @@ def check(connection: sqlite3.Connection, query: str) -> str | None:
     if not isinstance(rows[0][0], int) or rows[0][0] == 0:
         return f"check '{query}' is not true"
     return None
+
+
+def _allowed(action: int, name: str | None, *_more: str | None) -> int:
+    """What SQLite asks of a statement's every part. VACUUM INTO, too, attaches the file that it writes."""
+    # Where temporary files lie is the whole process's.
+    elsewhere = action == sqlite3.SQLITE_PRAGMA and (name or "").lower().endswith("_directory")
+    attaches = action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
+    return sqlite3.SQLITE_DENY if attaches or elsewhere else sqlite3.SQLITE_OK
 
 
 def damage(path: Path, most: int) -> tuple[list[str], str | None]:

@@ -7,6 +7,8 @@ import io
 import os
 import pwd
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import uuid
@@ -18,19 +20,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
+import psycopg
 import pytest
 from pydantic import SecretStr
 
 from larder.codecs import codec
 from larder.config import DatabaseSettings
-from larder.databases import _postgres_client, _postgres_cluster, open_scratch
+from larder.databases import _postgres_client, _postgres_strays, open_scratch
 from larder.databases._postgres_scratch import PostgresScratch
 from larder.drilling import Examination
-from larder.errors import ConfigurationError, ExhaustedError, NotFoundError, RefusedError
+from larder.errors import ConfigurationError, ExhaustedError, LarderError, NotFoundError, RefusedError
 from larder.progress import Progress
 from larder.restoring import Content, Source
 from tests.dumps import BINARIES, dumped, wait_for
-from tests.servers import SAMPLE, Cluster, Clusters, postgres_installs, small_disk
+from tests.servers import PASSWORD, SAMPLE, Cluster, Clusters, postgres_installs, small_disk
 
 ROOT = os.geteuid() == 0
 FORMS = ("plain", "directory")
@@ -146,6 +149,12 @@ def scratch(folder: Path, **options: Any) -> Iterator[PostgresScratch]:
         assert not left(made)
 
 
+def again(made: PostgresScratch, **options: Any) -> PostgresScratch:
+    """The same drill's, after the configuration has changed to `options`."""
+    settings = DatabaseSettings(name="shop", url=SecretStr("postgresql:///"), **options)
+    return PostgresScratch(settings, made.drill, made.folder)
+
+
 def left(made: PostgresScratch) -> list[str]:
     """What there is of a drill: folders, and processes by their command line."""
     folders = [Path("/tmp"), Path("/var/tmp"), made.folder, made.settings.scratch_dir or made.folder]
@@ -171,6 +180,35 @@ def counted(taken: Backup) -> tuple[int, int]:
 
 def quiet(_line: str) -> None:
     pass
+
+
+def escape(made: PostgresScratch, how: str) -> psutil.Process:
+    """A program that a backup's function has started, and that has left the server's session; `how` it was begun."""
+    seconds = f"3600.{uuid.uuid4().int % 10**9}"
+    with psycopg.connect(made._cluster.url, autocommit=True) as connection:
+        connection.execute(f"COPY (SELECT 1) TO PROGRAM '{how} setsid sleep {seconds} >/dev/null 2>&1 &'")
+
+    def found() -> list[psutil.Process]:
+        everybody = psutil.process_iter(["cmdline"])
+        return [process for process in everybody if process.info["cmdline"] == ["sleep", seconds]]
+
+    wait_for(lambda: bool(found()))
+    return found()[0]
+
+
+def over(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def python_for(user: pwd.struct_passwd) -> str:
+    """A Python that `user` may run."""
+    for found in (sys.executable, "/usr/bin/python3"):
+        with suppress(OSError):
+            subprocess.run(
+                [found, "--version"], user=user.pw_uid, check=True, cwd="/", stdout=subprocess.DEVNULL
+            )
+            return found
+    raise RuntimeError(f"there is no Python that {user.pw_name} may run")
 
 
 @contextmanager
@@ -231,6 +269,8 @@ def test_a_worker_that_is_nobody_special_has_its_cluster_in_the_spool(
     # Where another server would be reached.
     monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
     monkeypatch.setenv("PGPORT", "1")
+    # Ours may lie in root's home.
+    monkeypatch.setattr(sys, "executable", python_for(nobody))
     with tempfile.TemporaryDirectory(dir="/tmp") as made_folder:
         folder = Path(made_folder)
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
@@ -242,6 +282,9 @@ def test_a_worker_that_is_nobody_special_has_its_cluster_in_the_spool(
                 cluster = folder / "spool" / "cluster"
                 assert (cluster.stat().st_uid, cluster.stat().st_mode & 0o777) == (nobody.pw_uid, 0o700)
                 assert made.examine(taken.content(folder), Progress()).differences == ()
+                with made._running(made._chosen(taken.source), taken.source):
+                    escaped = escape(made, "env -i")
+                assert over(escaped)
                 assert made.drop() is True
 
         with forked(drill, nobody) as pid:
@@ -258,20 +301,57 @@ def test_a_worker_that_is_root_gives_its_cluster_to_somebody_else(
         made._cluster.create(made._chosen(taken.source))
         place = made._cluster.place
         inner = place.data.stat()
-        assert inner.st_uid != 0
+        # Never one that a live server may run as.
+        assert pwd.getpwuid(inner.st_uid).pw_name in ("larder-drill", "nobody")
         assert inner.st_mode & 0o777 == 0o700
         assert (place.folder.stat().st_uid, place.folder.stat().st_gid) == (0, inner.st_gid)
         with made._running(made._chosen(taken.source), taken.source):
             found = [psutil.Process(int(line.split()[0])) for line in processes(made)]
-            assert len(found) > 1
-            for process in found:
+            keeper = min(found, key=lambda process: process.create_time())
+            assert set(keeper.uids()) == {0}
+            assert len(found) > 2
+            for process in set(found) - {keeper}:
                 assert set(process.uids()) == {inner.st_uid}
                 assert set(process.gids()) == {inner.st_gid}
                 assert "Groups:\t\n" in Path(f"/proc/{process.pid}/status").read_text().replace(" ", "")
                 assert not process.net_connections("inet")
             # Where the system has no /proc.
-            monkeypatch.setattr(_postgres_cluster, "_PROCESSES", tmp_path / "none")
+            monkeypatch.setattr(_postgres_strays, "_PROCESSES", tmp_path / "none")
             assert set(made._cluster._processes()) == {process.pid for process in found}
+            monkeypatch.undo()
+            # Nothing that it could clear or leave helps it.
+            escaped = escape(made, "env -i")
+            assert set(escaped.uids()) == {inner.st_uid}
+        assert over(escaped)
+        with made._running(made._chosen(taken.source), taken.source):
+            escaped = escape(made, "")
+            (keeper,) = [
+                found for found in map(psutil.Process, made._cluster._processes()) if not found.uids()[0]
+            ]
+            keeper.kill()
+            wait_for(lambda: over(keeper))
+            assert not over(escaped)
+            assert made.drop() is True
+            assert over(escaped)
+
+
+@pytest.mark.skipif(not ROOT, reason="takes root to become somebody else")
+def test_where_nobody_can_run_it_the_user_to_make_is_named(
+    backups: Callable[..., Backup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, known = backups(NEWEST), pwd.getpwnam
+
+    def without(name: str) -> pwd.struct_passwd:
+        if name in ("larder-drill", "nobody"):
+            raise KeyError(name)
+        return known(name)
+
+    with scratch(tmp_path) as made:
+        monkeypatch.setattr(pwd, "getpwnam", without)
+        (refused,) = made.refusals(taken.source)
+        monkeypatch.undo()
+    assert "no user 'larder-drill' or 'nobody'" in str(refused)
+    assert "useradd --system --no-create-home larder-drill" in str(refused)
 
 
 @pytest.mark.skipif(not ROOT, reason="oneself can run what oneself has installed")
@@ -311,6 +391,21 @@ def test_a_long_path_has_its_socket_elsewhere(backups: Callable[..., Backup], tm
                 assert "may not pass through" in str(made.refusals(taken.source)[0])
             with scratch(tmp_path, scratch_dir=deep / "none") as made:
                 assert "there is no folder" in str(made.refusals(taken.source)[0])
+
+
+def test_a_cluster_goes_from_where_it_was_made_though_another_place_is_configured(
+    backups: Callable[..., Backup], tmp_path: Path
+) -> None:
+    taken, place = backups(NEWEST), tmp_path / "place"
+    place.mkdir()
+    with scratch(tmp_path, scratch_dir=place) as made:
+        # Its folders are as far as it gets where what pytest has made is root's alone.
+        with suppress(LarderError):
+            made.load(taken.content(tmp_path), Progress(), quiet)
+        assert list(place.iterdir())
+        assert again(made, scratch_url=SecretStr("postgresql://127.0.0.1:1/x")).drop() is True
+        assert list(place.iterdir()) == []
+        assert made.drop() is False
 
 
 def test_a_strangers_folder_of_that_name_stays(backups: Callable[..., Backup], tmp_path: Path) -> None:
@@ -462,8 +557,8 @@ def test_a_worker_killed_in_the_middle_of_an_examination_leaves_no_process(
         with forked(lambda: made.examine(taken.content(tmp_path), Progress())) as pid:
             wait_for(lambda: any(f"{made.database} [local] SELECT" in line for line in processes(made)))
             # The worst: the server itself is killed too, and the sessions of its own are left to themselves.
-            server = min(int(line.split()[0]) for line in processes(made) if " -D " in line)
-            os.kill(server, signal.SIGKILL)
+            for server in [int(line.split()[0]) for line in processes(made) if " -D " in line]:
+                os.kill(server, signal.SIGKILL)
             os.kill(pid, signal.SIGKILL)
         assert made.drop() is True
         assert left(made) == []
@@ -495,6 +590,28 @@ class TestAServerForDrills:
             postgres.execute("DROP TABLE mine")
             assert made.drop() is False
             assert facts(postgres) == before
+
+    def test_what_was_built_elsewhere_is_named_until_it_can_be_removed(
+        self, backups: Callable[..., Backup], clusters: Clusters, tmp_path: Path
+    ) -> None:
+        taken, server = backups(NEWEST), clusters.get(NEWEST)
+        place = tmp_path / "place"
+        place.mkdir()
+        url = SecretStr(server.url("postgres"))
+        with tablespace(server), scratch(tmp_path, scratch_url=url) as made:
+            made.load(taken.content(tmp_path), Progress(), quiet)
+            for options in (
+                {"scratch_dir": place},
+                {"scratch_url": SecretStr("postgresql://u:pw@127.0.0.1:1/x")},
+            ):
+                moved = again(made, **options)
+                with pytest.raises(LarderError, match=made.database) as caught:
+                    moved.drop()
+                assert f"127.0.0.1:{server.port}" in caught.value.message
+                assert PASSWORD not in str(caught.value)
+            assert made.database in server.databases()
+            assert made.drop() is True
+            assert again(made).drop() is False
 
     def test_what_it_lacks_is_refused(
         self, clusters: Clusters, backups: Callable[..., Backup], tmp_path: Path

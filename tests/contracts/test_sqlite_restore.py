@@ -770,6 +770,8 @@ def test_differences_and_checks_are_told(live: Path, tmp_path: Path) -> None:
         "SELECT 'secret' FROM log LIMIT 1",
         "SELECT missing FROM log",
         "DELETE FROM log",
+        f"ATTACH '{tmp_path}/written.db' AS more",
+        f"VACUUM INTO '{tmp_path}/written.db'",
     )
     made = restorer(live, checks=checks)
     tables = {"log": {"rows": NEW}}
@@ -782,7 +784,10 @@ def test_differences_and_checks_are_told(live: Path, tmp_path: Path) -> None:
         "is not true",
         "cannot be run: no such column: missing",
         "cannot be run: attempt to write a readonly database",
+        "cannot be run: not authorized",
+        "cannot be run: authorization denied",
     ]
+    assert not (tmp_path / "written.db").exists()
     tables = {"log": {"rows": 3}, "lost": {"rows": 1}}
     backup = content(tmp_path, fingerprint={"row_counts": "exact", "tables": tables})
     assert made.examine(backup, Progress())[:2] == [

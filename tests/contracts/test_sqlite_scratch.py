@@ -286,6 +286,21 @@ def test_checks_are_told_apart_from_differences(tmp_path: Path) -> None:
     assert "attempt to write a readonly database" in found.failed_checks[1]
 
 
+WRITING = ("ATTACH '{}' AS more", "VACUUM INTO '{}'", "PRAGMA temp_store_directory = '/tmp'")
+
+
+def test_a_check_writes_nowhere_else_either(tmp_path: Path) -> None:
+    content = backup(make(tmp_path / "shop.db", SHOP), tmp_path)
+    checks = tuple(query.format(tmp_path / "written.db") for query in WRITING)
+    found = drilled(content, tmp_path, checks=(*checks, "SELECT count(*) = 0 FROM pragma_foreign_key_check"))
+    assert [line.rpartition(": ")[2] for line in found.failed_checks] == [
+        "not authorized",
+        "authorization denied",
+        "not authorized",
+    ]
+    assert not (tmp_path / "written.db").exists()
+
+
 def test_what_decodes_to_something_else_is_not_loaded(tmp_path: Path) -> None:
     content = backup(make(tmp_path / "shop.db", SHOP), tmp_path)
     made = scratch(tmp_path)
