@@ -15,6 +15,7 @@ from larder.ledger.backups import Backup
 from larder.manifest import Manifest
 from larder.naming import artifact_name, parse_backup_id
 from larder.progress import human_seconds, human_size
+from larder.wording import hidden, plain
 
 #: Bytes that an artifact may grow by against the backup before it.
 GROWTH: Final = 1_000_000_000
@@ -107,18 +108,33 @@ def _duration(seconds: float, earlier: Sequence[float]) -> Iterator[str]:
 
 
 def _lost_rows(since: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    tables = now.get("tables", {})
+    earlier, tables = before.get("tables", {}), now.get("tables", {})
+    # Partitions come and go: what counts is the table that they are parts of.
+    whole = {
+        name: table["partition_of"]
+        for name, table in [*earlier.items(), *tables.items()]
+        if "partition_of" in table
+    }
+    rows = _together(tables, whole)
     found: list[tuple[int, str]] = []
-    for name, table in before.get("tables", {}).items():
-        had = table.get("rows", 0)
-        has = tables[name].get("rows") if name in tables else 0
-        if had < FEW_ROWS or has is None or has * 2 >= had:
+    for name, had in _together(earlier, whole).items():
+        has = rows.get(name, 0)
+        if had is None or had < FEW_ROWS or has is None or has * 2 >= had:
             continue
-        state = "is gone" if name not in tables else f"has {has:,} rows" if has else "is empty"
+        state = "is gone" if name not in rows else f"has {has:,} rows" if has else "is empty"
         found.append((had - has, f"table '{_shown(name)}' {state}, and had {had:,} rows"))
     if found:
         lines = [line for _, line in sorted(found, key=lambda one: (-one[0], one[1]))]
         yield f"More than half of the rows went {since}: {_listed(lines, _TABLES, '; ')}"
+
+
+def _together(tables: Mapping[str, Mapping[str, Any]], whole: Mapping[str, str]) -> dict[str, int | None]:
+    """The rows by table, partitions counted as what they are parts of; None where they were not counted."""
+    found: dict[str, int | None] = {}
+    for name, table in tables.items():
+        known, rows = found.get(whole.get(name, name), 0), table.get("rows")
+        found[whole.get(name, name)] = None if known is None or rows is None else known + rows
+    return found
 
 
 def _changed_schema(since: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -129,11 +145,16 @@ def _changed_schema(since: str, before: Mapping[str, Any], now: Mapping[str, Any
     changes = {
         "added": has.keys() - had.keys(),
         "removed": had.keys() - has.keys(),
-        "changed": {name for name in has.keys() & had.keys() if has[name] != had[name]},
+        "changed": {name for name in has.keys() & had.keys() if _said(name, has) != _said(name, had)},
     }
     told = [f"{how} {_names(names)}" for how, names in changes.items() if names]
     if told:
         yield f"The schema changed {since}: {'; '.join(told)}"
+
+
+def _said(name: str, schema: Mapping[str, str]) -> str:
+    """A definition as it is compared: a server words it anew once it was restored, and older manifests had literals."""
+    return plain(hidden(name, schema[name]))
 
 
 def _turned_back(since: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -142,6 +163,8 @@ def _turned_back(since: str, before: Mapping[str, Any], now: Mapping[str, Any]) 
         f"'{_shown(name)}' is at {has[name]['to'][0]}, and was at {had[name]['to'][0]}"
         for name in sorted(has.keys() & had.keys())
         if (has[name]["to"][0] - had[name]["to"][0]) * has[name]["by"] < 0
+        # One that cycles begins anew when it has come to its end.
+        and "cycle" not in now.get("schema", {}).get(f"sequence {name}", "").split()
     ]
     if found:
         yield f"Sequences went back {since}, and may give numbers again: {_listed(found, _OBJECTS, '; ')}"

@@ -12,25 +12,29 @@ from collections.abc import Iterator, Mapping, Sequence
 import psycopg
 
 from larder.databases import _postgres_catalog_compare
-from larder.databases._postgres_catalog_compare import LONGEST, plain
+from larder.databases._postgres_catalog_compare import kept
 from larder.databases._postgres_catalog_details import DETAILS
 from larder.databases._postgres_catalog_kinds import OBJECTS
 from larder.databases._postgres_catalog_links import LINKS
+from larder.databases._postgres_catalog_members import MEMBERS
 from larder.databases._postgres_catalog_terms import Kind
 
 #: The kind of schema `public`, which is there without being dumped.
 PUBLIC = "public schema"
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (*LINKS, *OBJECTS, *DETAILS)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (*LINKS, *OBJECTS, *DETAILS, *MEMBERS)}
 
 #: By kind and identity the definition.
 Catalog = dict[str, dict[str, str]]
 
 
-def read(connection: psycopg.Connection, gone: Sequence[int] = ()) -> tuple[Catalog, list[str]]:
+def read(
+    connection: psycopg.Connection, gone: Sequence[int] = (), *, whole: bool = False
+) -> tuple[Catalog, list[str]]:
     """All kinds that this server has and this role may read, without what goes with the relations `gone`.
 
-    And a line for each kind that it may not read. Raises `psycopg.Error`.
+    As a fingerprint holds them, or, to be compared with one, the `whole` definitions. And a line for each kind that it
+    may not read. Raises `psycopg.Error`.
     """
     found: Catalog = {}
     unread = []
@@ -49,7 +53,7 @@ def read(connection: psycopg.Connection, gone: Sequence[int] = ()) -> tuple[Cata
             unread.append(f"{kind.name}: pg_dump leaves out what there is, because this role is no superuser")
             continue
         found[kind.name] = {
-            str(identity): _kept(kind, definition)
+            str(identity): _kept(kind, str(identity), definition, whole=whole)
             for identity, definition, relation in sorted(rows, key=lambda row: str(row[0]))
             # A detail that is as usual has no definition.
             if relation not in left_out and (definition is not None or kind not in DETAILS)
@@ -57,11 +61,11 @@ def read(connection: psycopg.Connection, gone: Sequence[int] = ()) -> tuple[Cata
     return found, unread
 
 
-def _kept(kind: Kind, definition: str | None) -> str:
+def _kept(kind: Kind, identity: str, definition: str | None, *, whole: bool) -> str:
     text = definition or ""
     if kind.hidden:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    return text if len(text) <= LONGEST else "sha256:" + hashlib.sha256(plain(text).encode()).hexdigest()
+    return text if whole else kept(f"{kind.name} {identity}", text)
 
 
 def differences(

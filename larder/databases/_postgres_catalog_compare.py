@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Container, Iterator, Mapping
+
+from larder.wording import hidden, plain
 
 #: Definitions that are longer are known by their SHA-256 only.
 LONGEST = 200
@@ -11,17 +14,8 @@ LONGEST = 200
 #: What those begin with.
 _HASHED = "sha256:"
 
-#: Quoted text and names, which count; casts; and white space and parentheses. A server words one and the same
-#: expression with other casts and parentheses once it has been dumped and loaded.
-_PARTS = re.compile(
-    r"('(?:[^']|'')*')"
-    r"|(::(?:\"(?:[^\"]|\"\")*\"|[a-z_][\w$]*)(?:\.(?:\"(?:[^\"]|\"\")*\"|[a-z_][\w$]*))?"
-    r"(?: varying| precision| with(?:out)? time zone)?(?:\(\d+(?:,\s*\d+)?\))?(?: with(?:out)? time zone)?(?:\[\])*)"
-    r"|(\"(?:[^\"]|\"\")*\")"
-    r"|([\s()]+)"
-)
-#: White space that parts no two words.
-_NEEDLESS = re.compile(r"\0+(?!\w)|(?<!\w)\0+")
+#: Names of what may hold a secret, or somebody's words, anywhere: known by its SHA-256 always.
+_SHUT = "function "
 
 #: A quoted name, or one that needs no quotes; and several of them.
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s",]+)'
@@ -43,10 +37,15 @@ _SETTLED = {
 }
 
 
-def plain(definition: str) -> str:
-    """A definition without casts and parentheses, and with white space only between words, outside of quotes."""
-    marked = _PARTS.sub(lambda part: part[1] or part[3] or ("\0" if part[4] else ""), definition)
-    return re.sub("\0+", " ", _NEEDLESS.sub("", marked))
+def kept(name: str, definition: str) -> str:
+    """What a fingerprint holds of the definition of `name` (`column public.a.b`): its text, or a hash of it."""
+    if len(definition) <= LONGEST and not name.startswith(_SHUT):
+        return hidden(name, definition)
+    return _hash_of(definition)
+
+
+def _hash_of(definition: str) -> str:
+    return _HASHED + hashlib.sha256(plain(definition).encode()).hexdigest()
 
 
 def differences(
@@ -56,7 +55,7 @@ def differences(
     unsure: list[str],
     remade: Container[str] = (),
 ) -> Iterator[str]:
-    """How one catalog differs from another, an object a line.
+    """How one catalog, as it is kept, differs from another, of whole definitions; an object a line.
 
     Of those in `loose`, another version of the server may word the expressions in another way: where only that is
     different, it is added to `unsure`. Those in `remade` were made by the server itself.
@@ -64,25 +63,33 @@ def differences(
     for name in sorted({*wanted, *found}):
         if name not in found:
             yield f"{name} is missing"
-        elif name not in wanted:
-            yield f"{name} is not in the backup"
-        elif _alike(wanted[name], found[name], remade=name in remade):
             continue
-        elif name in loose and _may_be_worded_anew(name, wanted[name], found[name]):
+        if name not in wanted:
+            yield f"{name} is not in the backup"
+            continue
+        # Older fingerprints hold literals as they were.
+        before, now = hidden(name, wanted[name]), kept(name, found[name])
+        if _alike(name, before, found[name], remade=name in remade):
+            continue
+        if name in loose and _may_be_worded_anew(name, before, now):
             unsure.append(name)
-        elif _HASHED in (wanted[name][:7], found[name][:7]):
+        elif _HASHED in (before[:7], now[:7]):
             yield f"{name}: its definition is another one"
         else:
-            yield f"{name}: expected {wanted[name]}, found {found[name]}"
+            yield f"{name}: expected {before}, found {now}"
 
 
-def _alike(wanted: str, found: str, *, remade: bool) -> bool:
-    """Whether two definitions are one; of what was remade, as far as that can be known."""
-    if remade and _HASHED in (wanted[:7], found[:7]):
-        return True
+def _alike(name: str, wanted: str, found: str, *, remade: bool) -> bool:
+    """Whether a definition, as it is kept, and a whole one are one; of what was remade, as far as that can be known.
+
+    One and the same may be kept as text and come back longer than that, or the other way about.
+    """
+    if wanted.startswith(_HASHED):
+        return remade or wanted in (found, _hash_of(found))
+    said = hidden(name, found)
     if remade:
-        wanted, found = wanted.removesuffix(" NOT VALID"), found.removesuffix(" NOT VALID")
-    return plain(wanted) == plain(found)
+        wanted, said = wanted.removesuffix(" NOT VALID"), said.removesuffix(" NOT VALID")
+    return plain(wanted) == plain(said)
 
 
 def _may_be_worded_anew(name: str, wanted: str, found: str) -> bool:

@@ -22,7 +22,9 @@ _SEQUENCES: LiteralString = (
     " d.refobjid::bigint FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid"
     " AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'i'), 0)"
     " FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relpersistence <> 't' AND " + ours("pg_class", "c.oid") + " ORDER BY 3"
+    " WHERE c.relpersistence <> 't' AND (" + ours("pg_class", "c.oid") + " OR c.oid IN"
+    # An extension's own, which it has told pg_dump to look after.
+    " (SELECT unnest(e.extconfig) FROM pg_extension e WHERE e.oid >= 16384)) ORDER BY 3"
 )
 
 

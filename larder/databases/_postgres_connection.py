@@ -7,9 +7,12 @@ looks for where its builder had it.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from typing import LiteralString
 from urllib.parse import quote, unquote
 
 import psycopg
@@ -58,6 +61,20 @@ _SETTLED = frozenset(
 #: whose arguments fit better than those of PostgreSQL's own goes before it, and `ALTER DATABASE … SET search_path`,
 #: which takes an owner, puts any schema first; both would run as us, and we may be a superuser.
 HARDENED = "SET search_path = pg_catalog, pg_temp"
+
+#: How catalogs word names and literals, whatever role, database and configuration file say.
+WORDING: tuple[LiteralString, ...] = ("quote_all_identifiers = off", "standard_conforming_strings = on")
+
+#: What may end a session while it works or waits, and the version that has it first.
+_TIMEOUTS = {
+    "statement_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 140000,
+    "transaction_timeout": 170000,
+}
+#: The version that has event triggers on login, and may switch them off.
+_LOGIN_TRIGGERS = 170000
+_UNTRIGGERED: ContextVar[bool] = ContextVar("untriggered", default=False)
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -248,9 +265,46 @@ def _spelt(host: str) -> str:
 def connect(name: str, url: str) -> psycopg.Connection:
     """Connect to the database that `url` leads to, which messages call `name`; the connection is in autocommit.
 
-    It is `HARDENED`: what is not PostgreSQL's own has to be named with its schema. Raises `UnreachableError` where
-    nothing answers (a later try may fare better), and `RefusedError`.
+    It is `HARDENED`: what is not PostgreSQL's own has to be named with its schema. Nothing times out. Raises
+    `UnreachableError` where nothing answers (a later try may fare better), and `RefusedError`.
     """
+    given = _given(name, url)
+    try:
+        connection = (_untriggered(given) if _UNTRIGGERED.get() else None) or _patient(given)
+    except psycopg.Error as error:
+        raise refusal(name, address(given), str(error)) from None
+    if connection.pgconn.password:
+        secret.register(connection.pgconn.password.decode(errors="replace"))
+    return connection
+
+
+@contextlib.contextmanager
+def untriggered() -> Iterator[None]:
+    """Within this block `connect` leads to a database that we have restored, whose event triggers are not to fire.
+
+    One on login is somebody's own, and may write into the very tables that we are about to compare. It takes PostgreSQL
+    17 and a superuser to keep it from that, and no pooler on the way: see `fires_on_login`.
+    """
+    token = _UNTRIGGERED.set(True)
+    try:
+        yield
+    finally:
+        _UNTRIGGERED.reset(token)
+
+
+def fires_on_login(connection: psycopg.Connection) -> bool:
+    """Whether the database had a trigger fired when `connection` was made."""
+    if connection.info.server_version < _LOGIN_TRIGGERS:
+        return False
+    (fired,) = connection.execute(
+        "SELECT current_setting('event_triggers')::bool AND EXISTS (SELECT FROM pg_event_trigger"
+        " WHERE evtevent = 'login' AND evtenabled IN ('O', 'A'))"
+    ).fetchone() or (False,)
+    return bool(fired)
+
+
+def _given(name: str, url: str) -> dict[str, str]:
+    """What libpq is told of the database that messages call `name`."""
     try:
         found = parameters(url)
     except ConfigurationError as error:
@@ -266,27 +320,62 @@ def connect(name: str, url: str) -> psycopg.Connection:
     }
     if "connect_timeout" not in given and not _default("connect_timeout"):
         given["connect_timeout"] = str(CONNECT_TIMEOUT)
+    return given
+
+
+def _opened(given: Mapping[str, str]) -> psycopg.Connection:
+    # Only what libpq knows gets here, and no cursor factory or the like can.
+    return psycopg.connect(make_conninfo(**given), autocommit=True, prepare_threshold=None)
+
+
+def _untriggered(given: Mapping[str, str]) -> psycopg.Connection | None:
+    """A hardened connection without event triggers; None where the server is older, or this role no superuser."""
+    options = " ".join(["-c event_triggers=off", *(f"-c {name}=0" for name in _TIMEOUTS)])
     try:
-        # Only what libpq knows gets here, and no cursor factory or the like can.
-        connection = harden(psycopg.connect(make_conninfo(**given), autocommit=True, prepare_threshold=None))
+        return harden(_opened(_with_options(given, options)))
     except psycopg.Error as error:
-        raise refusal(name, address(given), str(error)) from None
-    if connection.pgconn.password:
-        secret.register(connection.pgconn.password.decode(errors="replace"))
-    return connection
+        if "event_triggers" in str(error):
+            # It would be so for the next connection too.
+            _UNTRIGGERED.set(False)
+        return None
+
+
+def _patient(given: Mapping[str, str]) -> psycopg.Connection:
+    """A hardened connection, even where role or database have a timeout so short that it ends the first statement."""
+    connection = _opened(given)
+    options = " ".join(f"-c {name}=0" for name in _timeouts(connection))
+    try:
+        return harden(connection)
+    except psycopg.OperationalError as error:
+        try:
+            # Poolers reject options, so it begins without.
+            return harden(_opened(_with_options(given, options)))
+        except psycopg.Error:
+            raise error from None
+
+
+def _with_options(given: Mapping[str, str], options: str) -> dict[str, str]:
+    return {**given, "options": f"{given.get('options') or _default('options')} {options}".strip()}
 
 
 def harden(connection: psycopg.Connection) -> psycopg.Connection:
-    """Give a connection that was just made our own search path; closes it and raises `psycopg.Error` where that fails.
+    """Give a connection that was just made our own search path and wording, and all the time that it needs.
 
-    As a statement, which beats the settings of database and role: poolers reject it, or ignore it, as an option.
+    As statements, which beat the settings of database and role: poolers reject them, or ignore them, as options. Closes
+    it and raises `psycopg.Error` where that fails.
     """
+    settings = [*WORDING, *(f"{name} = 0" for name in _timeouts(connection))]
     try:
-        connection.execute(HARDENED)
+        connection.execute("; ".join([HARDENED, *(f"SET {setting}" for setting in settings)]).encode())
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _timeouts(connection: psycopg.Connection) -> list[str]:
+    version = connection.pgconn.server_version
+    return [name for name, since in _TIMEOUTS.items() if since <= version]
 
 
 def _default(keyword: str) -> str:
@@ -375,7 +464,17 @@ def child_environment(connection: psycopg.Connection) -> dict[str, str]:
         found["PGHOSTADDR"] = info.hostaddr.decode()
     if info.password:
         found["PGPASSWORD"] = info.password.decode()
+    if options := _child_options(connection):
+        found["PGOPTIONS"] = f"{found.get('PGOPTIONS', '')} {options}".strip()
     return found
+
+
+def _child_options(connection: psycopg.Connection) -> str:
+    """What programs ask of their sessions: time. Nothing where a pooler would reject it."""
+    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    if process != connection.info.backend_pid:
+        return ""
+    return " ".join(f"-c {name}=0" for name in _timeouts(connection))
 
 
 def child_conninfo(connection: psycopg.Connection) -> str:

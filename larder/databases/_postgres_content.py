@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import LiteralString
 
 import psycopg
@@ -26,8 +26,8 @@ _CONTENT: LiteralString = (
     "SELECT count(*), mod(coalesce(sum(hashtextextended(line, 0)::numeric + 9223372036854775808), 0),"
     " 18446744073709551616)::text, mod(coalesce(sum(hashtextextended(line, 20251016)::numeric"
     " + 9223372036854775808), 0),"
-    ' 18446744073709551616)::text FROM (SELECT ROW({columns})::text COLLATE "C" AS line FROM ONLY {table} AS t'
-    " OFFSET 0) AS lines"
+    ' 18446744073709551616)::text FROM (SELECT ROW({columns})::text COLLATE "C" AS line FROM ONLY {table}'
+    " {condition} OFFSET 0) AS lines"
 )
 #: By name: a table that inherits may have come back with its columns in another order.
 _COLUMNS: LiteralString = (
@@ -58,15 +58,21 @@ _LARGE_OBJECTS: LiteralString = (
 )
 
 
-def content(connection: psycopg.Connection, schema: str, table: str) -> tuple[int, str]:
+def content(connection: psycopg.Connection, schema: str, table: str, condition: str = "") -> tuple[int, str]:
     """How many rows a table has, and what is in them, as 32 hexadecimal digits. `SETTINGS` hold in the session.
 
-    Raises `psycopg.Error`.
+    Of those rows that `condition` chooses, which is a `WHERE` of an extension's, as pg_dump has it executed too. Raises
+    `psycopg.Error`.
     """
     columns = [
-        sql.Identifier("t", name) for (name,) in connection.execute(_COLUMNS, [schema, table]).fetchall()
+        sql.Identifier(schema, table, name)
+        for (name,) in connection.execute(_COLUMNS, [schema, table]).fetchall()
     ]
-    query = sql.SQL(_CONTENT).format(columns=sql.SQL(", ").join(columns), table=sql.Identifier(schema, table))
+    query = sql.SQL(_CONTENT).format(
+        columns=sql.SQL(", ").join(columns),
+        table=sql.Identifier(schema, table),
+        condition=sql.SQL(condition),
+    )
     rows, first, second = connection.execute(query).fetchone() or (0, "0", "0")
     return int(rows), f"{int(first):016x}{int(second):016x}"
 
@@ -88,6 +94,12 @@ def large_objects(connection: psycopg.Connection) -> Iterator[tuple[int, str]]:
         if not more:
             return
         after = last
+
+
+def together(contents: Iterable[str]) -> str:
+    """What is in the rows of several tables, from what is in each."""
+    sums = [(int(found[:16], 16), int(found[16:], 16)) for found in contents]
+    return "".join(f"{sum(part) % 2**64:016x}" for part in zip(*sums, strict=True))
 
 
 def size(connection: psycopg.Connection, oid: int) -> int:

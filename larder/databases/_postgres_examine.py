@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from larder.databases._postgres_connection import WORDING, untriggered
 from larder.databases._postgres_load import masked
 from larder.databases._postgres_snapshot import RELATIONS, Relation, trouble
 
@@ -22,7 +23,29 @@ TOLD = 20
 _NAME = re.compile(r'("(?:[^"]|"")*"|[^".]+)\.("(?:[^"]|"")*"|[^".]+)')
 
 #: Nothing may time out, but a lock that somebody holds for ever; and every row counts.
-_SESSION = ("statement_timeout = 0", "idle_in_transaction_session_timeout = 0", "row_security = off")
+_SESSION = (
+    *WORDING,
+    "statement_timeout = 0",
+    "idle_in_transaction_session_timeout = 0",
+    "row_security = off",
+)
+
+#: The tables below a hash-partitioned one, with the topmost such. An enum's hash is that of a number which a restore
+#: gives anew, so that rows come back into other partitions; so may those of other types.
+_HASHED = """
+    WITH RECURSIVE tree AS (
+        SELECT c.oid, CASE WHEN p.partstrat = 'h' THEN c.oid END AS top
+        FROM pg_class c JOIN pg_partitioned_table p ON p.partrelid = c.oid WHERE NOT c.relispartition
+        UNION ALL
+        SELECT c.oid, coalesce(t.top, CASE WHEN p.partstrat = 'h' THEN c.oid END)
+        FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid
+             LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
+    )
+    SELECT n.nspname, c.relname, tn.nspname, tc.relname
+    FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_class tc ON tc.oid = t.top JOIN pg_namespace tn ON tn.oid = tc.relnamespace
+    WHERE c.relkind = 'r'
+"""
 
 #: Runs one check, and says what is wrong with it; empty where nothing is. It can change nothing, and whatever it does
 #: is taken back at the end, a cursor `WITH HOLD` included, which a `COMMIT` would read as us.
@@ -99,14 +122,33 @@ def tables_in(connection: psycopg.Connection) -> list[Table]:
     return [(relation.schema, relation.table) for relation in found if relation.is_table]
 
 
-def differences(wanted: Mapping[Table, int | None], found: Mapping[Table, int | None]) -> list[str]:
-    """How `found` differs from `wanted`, a line each; not more than `TOLD`, then how many more there are."""
+def hashed_in(connection: psycopg.Connection) -> dict[Table, Table]:
+    """By each partition that rows get into by a hash the topmost table that is parted so. Raises `psycopg.Error`."""
+    rows = connection.execute(_HASHED).fetchall()
+    return {(schema, name): (top_schema, top) for schema, name, top_schema, top in rows}
+
+
+def differences(
+    wanted: Mapping[Table, int | None],
+    found: Mapping[Table, int | None],
+    trees: Mapping[Table, Table] | None = None,
+) -> list[str]:
+    """How `found` differs from `wanted`, a line each; not more than `TOLD`, then how many more there are.
+
+    The partitions that `trees` name are counted together, as the table that it names for them.
+    """
     lines = [f"table {shown(name)} is missing" for name in wanted if name not in found]
     lines += [f"table {shown(name)} is not in the backup" for name in found if name not in wanted]
+    before: dict[Table, int] = {}
+    now: dict[Table, int] = {}
+    for name, rows in wanted.items():
+        whole, here = (trees or {}).get(name, name), found.get(name)
+        if rows is not None and here is not None:
+            before[whole], now[whole] = before.get(whole, 0) + rows, now.get(whole, 0) + here
     lines += [
-        f"table {shown(name)} has {found[name]} rows, and the backup {rows}"
-        for name, rows in wanted.items()
-        if name in found and rows is not None and found[name] is not None and found[name] != rows
+        f"table {shown(name)} has {now[name]} rows, and the backup {rows}"
+        for name, rows in before.items()
+        if now[name] != rows
     ]
     more = len(lines) - TOLD
     return [*lines[:TOLD], f"and {more} more"] if more > 0 else lines
@@ -137,11 +179,12 @@ def examine(
     """
     with contextlib.ExitStack() as stack:
         connections: SimpleQueue[psycopg.Connection] = SimpleQueue()
-        for _ in range(jobs):
-            connections.put(stack.enter_context(contextlib.closing(session(connect(), stall_seconds))))
+        with untriggered():
+            for _ in range(jobs):
+                connections.put(stack.enter_context(contextlib.closing(session(connect(), stall_seconds))))
         try:
             with borrowed(connections) as connection:
-                names = tables_in(connection)
+                names, trees = tables_in(connection), hashed_in(connection)
             wanted = expected(fingerprint)
             to_count = [found for found in names if wanted.get(found) is not None]
             found: dict[Table, int | None] = dict.fromkeys(names)
@@ -151,7 +194,7 @@ def examine(
                 ):
                     found[counting] = rows
                     counted(rows)
-            lines = differences(wanted, found)
+            lines = differences(wanted, found, trees)
             with borrowed(connections) as connection:
                 return lines + [line for check in checks if (line := check_of(connection, check))]
         except psycopg.Error as error:

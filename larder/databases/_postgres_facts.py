@@ -40,7 +40,8 @@ _SETTINGS = """
 """
 
 #: What pg_dump writes roles' names for. The bootstrap superuser has no line in pg_shdepend; what an extension brought
-#: along is its own, and pg_dump names nobody for it but in grants.
+#: along is its own, and pg_dump names nobody for it but in grants. Subscriptions it leaves out
+#: where its role is no superuser.
 _ROLES = """
     SELECT r.rolname FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
     WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('o', 'a', 'r')
@@ -61,6 +62,11 @@ _ROLES = """
             UNION ALL SELECT 'pg_publication'::regclass, oid FROM pg_publication WHERE pubowner = 10
         ) o WHERE o.oid >= 16384 AND NOT EXISTS (
             SELECT FROM pg_depend e WHERE e.classid = o.kind AND e.objid = o.oid AND e.deptype = 'e'))
+    UNION
+    -- They are in a catalog of the whole server, and so are their lines in pg_shdepend.
+    SELECT pg_get_userbyid(subowner) FROM pg_subscription
+    WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND current_setting('is_superuser') = 'on'
     ORDER BY 1
 """
 _EXTENSIONS = "SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1"

@@ -8,16 +8,12 @@ It is taken in the dump's snapshot, and once more of what came back. Everything 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import LiteralString
 
 import psycopg
 
-from larder.databases._postgres_catalog_compare import LONGEST, plain
-
-#: Kinds whose text may hold a secret, or somebody's words: known by their SHA-256 always.
-_HIDDEN = ("function",)
+from larder.databases._postgres_catalog_compare import kept
 
 _OURS: LiteralString = (
     "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
@@ -210,7 +206,7 @@ def catalog(connection: psycopg.Connection, gone: Sequence[int] = ()) -> dict[st
 
     Raises `psycopg.Error`.
     """
-    return worded(connection, gone)[0]
+    return {name: kept(name, definition) for name, definition in worded(connection, gone)[0].items()}
 
 
 def remade(connection: psycopg.Connection) -> set[str]:
@@ -219,7 +215,7 @@ def remade(connection: psycopg.Connection) -> set[str]:
 
 
 def worded(connection: psycopg.Connection, gone: Sequence[int] = ()) -> tuple[dict[str, str], set[str]]:
-    """As `catalog`, and which of the objects have expressions. Raises `psycopg.Error`."""
+    """As `catalog`, but the whole definitions, and which of the objects have expressions. Raises `psycopg.Error`."""
     left_out = set(gone)
     found: dict[str, str] = {}
     loose = set()
@@ -233,15 +229,9 @@ def worded(connection: psycopg.Connection, gone: Sequence[int] = ()) -> tuple[di
         text = query.replace("{body}", body).replace("{gone}", numbers)
         for identity, definition, relation, *has in connection.execute(text.encode()).fetchall():
             if not (relation and int(relation) in left_out):
-                found[f"{kind} {identity}"] = _kept(kind, definition or "")
+                found[f"{kind} {identity}"] = definition or ""
                 loose |= {f"{kind} {identity}"} if any(has) else set()
     if left_out:
         for (identity,) in connection.execute(_REFERENCES, {"gone": list(left_out)}).fetchall():
             found.pop(f"constraint {identity}", None)
     return dict(sorted(found.items())), loose
-
-
-def _kept(kind: str, definition: str) -> str:
-    if len(definition) <= LONGEST and kind not in _HIDDEN:
-        return definition
-    return "sha256:" + hashlib.sha256(plain(definition).encode()).hexdigest()

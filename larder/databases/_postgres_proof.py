@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -14,11 +14,14 @@ import psycopg
 from larder.databases import (
     _postgres_catalog,
     _postgres_catalog_compare,
+    _postgres_catalog_members,
     _postgres_catalog_positions,
+    _postgres_configuration,
     _postgres_content,
     _postgres_examine,
     _postgres_objects,
 )
+from larder.databases._postgres_connection import fires_on_login, untriggered
 from larder.databases._postgres_examine import Table, borrowed, session, shown
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import listed
@@ -31,6 +34,15 @@ TOLD = 1000
 
 #: What no drill of PostgreSQL says at any level.
 _NEVER = {"content": "the rows of materialised views, which a restore makes anew"}
+
+#: Tables with columns that a restore computes anew, by functions as they are now.
+_GENERATED = """
+    SELECT DISTINCT n.nspname, c.relname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE a.attgenerated = 's' AND NOT a.attisdropped
+"""
+
+#: Where our own sessions could not be kept from it.
+_FIRED = "what the database's event triggers on login have done, which this role may not switch off"
 
 
 @dataclass
@@ -60,19 +72,29 @@ def examine(
     )
     with contextlib.ExitStack() as stack:
         connections: SimpleQueue[psycopg.Connection] = SimpleQueue()
-        for _ in range(jobs):
-            opened = stack.enter_context(contextlib.closing(session(connect(), stall_seconds)))
-            for setting in _postgres_content.SETTINGS:
-                opened.execute(f"SET {setting}".encode())
-            connections.put(opened)
+        with untriggered():
+            for _ in range(jobs):
+                opened = stack.enter_context(contextlib.closing(session(connect(), stall_seconds)))
+                for setting in _postgres_content.SETTINGS:
+                    opened.execute(f"SET {setting}".encode())
+                connections.put(opened)
         try:
             with borrowed(connections) as connection:
-                tables = _postgres_examine.tables_in(connection)
+                if fires_on_login(connection):
+                    found.not_covered.append(_FIRED)
+                tables, trees = (
+                    _postgres_examine.tables_in(connection),
+                    _postgres_examine.hashed_in(connection),
+                )
                 _compare_objects(connection, source, found)
                 _compare_sequences(connection, fingerprint, found)
+                if level != "schema":
+                    _postgres_configuration.compare(
+                        connection, fingerprint.get("database", {}), found.differences, found.not_covered
+                    )
                 if level == "content":
                     _compare_large_objects(connection, fingerprint, found)
-            _compare_rows(connections, fingerprint, tables, jobs, progress, found)
+            _compare_rows(connections, fingerprint, tables, trees, jobs, progress, found)
             with borrowed(connections) as connection:
                 failed = [line for check in checks if (line := _postgres_examine.check_of(connection, check))]
         except psycopg.Error as error:
@@ -103,10 +125,13 @@ def _compare_objects(connection: psycopg.Connection, source: Source, found: _Fou
             _postgres_objects.remade(connection),
         )
     wanted = source.fingerprint.get("database", {}).get("catalog", {})
-    catalog, unread = _postgres_catalog.read(connection)
+    catalog, unread = _postgres_catalog.read(connection, whole=True)
     found.not_covered += unread
     found.differences += _postgres_catalog.differences(
-        wanted, catalog, worded_alike=before == here, unsure=unsure
+        _postgres_catalog_members.of_others(connection, wanted),
+        catalog,
+        worded_alike=before == here,
+        unsure=unsure,
     )
     if unknown := _postgres_catalog.unknown(wanted, catalog, int(before)):
         found.not_covered.append(
@@ -166,6 +191,7 @@ def _compare_rows(
     connections: SimpleQueue[psycopg.Connection],
     fingerprint: Mapping[str, Any],
     tables: list[Table],
+    trees: Mapping[Table, Table],
     jobs: int,
     progress: Progress,
     found: _Found,
@@ -183,12 +209,25 @@ def _compare_rows(
         ]
     counted = [name for name in tables if known.get(name, {}).get("rows") is not None]
     progress.restart(sum(known[name]["rows"] for name in counted))
+    before: dict[Table, list[Mapping[str, Any]]] = {}
+    now: dict[Table, list[tuple[int, str]]] = {}
     with ThreadPoolExecutor(jobs) as pool:
         results = pool.map(lambda one: _read(connections, one, hashed="content" in known[one]), counted)
         for name, (rows, hashed) in zip(counted, results, strict=True):
             found.rows += rows
             progress.add(rows)
-            found.differences += _of_table(name, known[name], rows, hashed)
+            # Rows may have come back into another partition of the same tree.
+            whole = trees.get(name, name)
+            before.setdefault(whole, []).append(known[name])
+            now.setdefault(whole, []).append((rows, hashed))
+    with borrowed(connections) as connection:
+        generated = {(schema, table) for schema, table in connection.execute(_GENERATED).fetchall()}
+    for name, parts in before.items():
+        if 0 < sum("content" in part for part in parts) < len(parts):
+            found.not_covered.append(
+                f"what is in the rows of {shown(name)}, not all of whose partitions were hashed"
+            )
+        found.differences += _of_table(name, parts, now[name], generated=name in generated)
 
 
 def _read(connections: SimpleQueue[psycopg.Connection], name: Table, *, hashed: bool) -> tuple[int, str]:
@@ -198,8 +237,17 @@ def _read(connections: SimpleQueue[psycopg.Connection], name: Table, *, hashed: 
         return _postgres_examine.rows_of(connection, name), ""
 
 
-def _of_table(name: Table, wanted: Mapping[str, Any], rows: int, hashed: str) -> Iterator[str]:
-    if rows != wanted["rows"]:
-        yield f"table {shown(name)}: expected {wanted['rows']} rows, found {rows}"
-    elif hashed and hashed != wanted["content"]:
-        yield f"table {shown(name)}: its content differs (it has as many rows as it had)"
+def _of_table(
+    name: Table, wanted: Sequence[Mapping[str, Any]], found: Sequence[tuple[int, str]], *, generated: bool
+) -> Iterator[str]:
+    """How a table differs, or several partitions of one together."""
+    rows, before = sum(count for count, _ in found), sum(part["rows"] for part in wanted)
+    if rows != before:
+        yield f"table {shown(name)}: expected {before} rows, found {rows}"
+        return
+    contents = [part["content"] for part in wanted if "content" in part]
+    if len(contents) < len(wanted):
+        return
+    if _postgres_content.together(contents) != _postgres_content.together(hashed for _, hashed in found):
+        why = "; generated columns are computed anew, by functions as they are now" if generated else ""
+        yield f"table {shown(name)}: its content differs (it has as many rows as it had{why})"

@@ -17,10 +17,12 @@ from psycopg import sql
 from larder.databases import (
     _postgres_catalog,
     _postgres_catalog_positions,
+    _postgres_configuration,
     _postgres_content,
     _postgres_facts,
     _postgres_objects,
 )
+from larder.databases._postgres_connection import WORDING
 from larder.errors import LarderError, RefusedError, UnreachableError
 
 Found = TypeVar("Found")
@@ -32,6 +34,7 @@ _PATIENCE = 10
 _QUIET = (
     # Once more, for where a pooler gives every transaction another session.
     "search_path = pg_catalog, pg_temp",
+    *WORDING,
     "statement_timeout = 0",
     "idle_in_transaction_session_timeout = 0",
     "lock_timeout = 0",
@@ -118,6 +121,7 @@ class Snapshot:
         self._described: dict[str, Any] = {}
         self._counted: dict[str, dict[str, Any]] = {}
         self._large_objects: tuple[int, str] | None = None
+        self._configuration: dict[str, dict[str, Any]] = {}
         self._hashed = False
         self._largest: int | None = None
         #: What the fingerprint does not say; a line each.
@@ -156,6 +160,7 @@ class Snapshot:
         self.excluded = self._resolve(everything)
         gone = {relation.oid for relation in self.excluded}
         self.tables = [found for found in everything if found.is_table and found.oid not in gone]
+        self._wholes = _wholes(everything)
         self._warn(gone)
 
     def _row(self, query: str) -> tuple[Any, ...]:
@@ -190,8 +195,8 @@ class Snapshot:
     def describe(self) -> dict[str, Any]:
         """The database as a whole, for the fingerprint. To be called before `count()`, which keeps the connection.
 
-        With `catalog`, what is in it beside `objects()`; and, once `counted()` has ended, `large_objects`, where they
-        were hashed.
+        With `catalog`, what is in it beside `objects()`; and, once `counted()` has ended, `configuration`, the rows of
+        extensions' configuration tables, and `large_objects`, where they were hashed.
         """
         try:
             self._described = _postgres_facts.describe(self._connection)
@@ -282,15 +287,16 @@ class Snapshot:
                     'row_counts = "off" does without',
                 )
         self.check()
+        self._described["configuration"] = self._configuration
         if self._large_objects is not None:
             count, content = self._large_objects
             self._described["large_objects"] = {"count": count, "content": content}
         return dict(self._counted)
 
     @property
-    def _seen(self) -> tuple[int, tuple[int, str] | None]:
+    def _seen(self) -> tuple[int, int, tuple[int, str] | None]:
         """Something that changes while the server gets on with counting."""
-        return len(self._counted), self._large_objects
+        return len(self._counted), len(self._configuration), self._large_objects
 
     def _count(self) -> None:
         try:
@@ -298,7 +304,10 @@ class Snapshot:
                 if self._stop.is_set():
                     return
                 # On a standby there are no rows in what pg_dump writes.
-                self._counted[table.name] = {"rows": 0} if table.is_hollow else self._read(table)
+                found = {"rows": 0} if table.is_hollow else self._read(table)
+                whole = self._wholes.get(table.oid)
+                self._counted[table.name] = {**found, **({"partition_of": whole} if whole else {})}
+            self._read_configuration()
             if self._hashed:
                 self._read_large_objects()
         except Exception as error:  # noqa: BLE001 - raised again by check(), in the thread that waits for it
@@ -307,13 +316,27 @@ class Snapshot:
     def _read(self, table: Relation) -> dict[str, Any]:
         if not self._hashed:
             return {"rows": self._rows_of(table)}
-        if self._largest is not None and _postgres_content.size(self._connection, table.oid) > self._largest:
-            self.not_covered.append(
-                f"what is in the rows of {table.name}, which is larger than content_up_to"
-            )
+        if self._is_too_large(table.oid, table.name):
             return {"rows": self._rows_of(table)}
         rows, found = _postgres_content.content(self._connection, table.schema, table.table)
         return {"rows": rows, "content": found}
+
+    def _is_too_large(self, oid: int, name: str) -> bool:
+        if self._largest is None or _postgres_content.size(self._connection, oid) <= self._largest:
+            return False
+        self.not_covered.append(f"what is in the rows of {name}, which is larger than content_up_to")
+        return True
+
+    def _read_configuration(self) -> None:
+        for table in _postgres_configuration.tables(self._connection):
+            if self._stop.is_set():
+                return
+            try:
+                with self._connection.transaction():
+                    hashed = self._hashed and not self._is_too_large(table.oid, table.name)
+                    self._configuration[table.name] = table.read(self._connection, hashed=hashed)
+            except psycopg.errors.InsufficientPrivilege as error:
+                self.not_covered.append(f"the rows of {table.name}: {error.diag.message_primary}")
 
     def _read_large_objects(self) -> None:
         what = "what is in large objects"
@@ -354,6 +377,19 @@ class Snapshot:
 
     def _unable(self, error: psycopg.Error) -> LarderError:
         return trouble(self._name, "unable to dump database", error)
+
+
+def _wholes(everything: Sequence[Relation]) -> dict[int, str]:
+    """By the number of each partition the name of the whole table, however many parts there are between."""
+    known = {relation.oid: relation for relation in everything}
+    found = {}
+    for relation in everything:
+        whole = relation
+        while whole.parents and whole.parents[0] in known:
+            whole = known[whole.parents[0]]
+        if whole is not relation:
+            found[relation.oid] = whole.name
+    return found
 
 
 def may_watch_clients(connection: psycopg.Connection) -> bool:

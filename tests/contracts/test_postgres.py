@@ -187,6 +187,8 @@ def test_the_newest_minor_of_the_servers_own_major_is_taken(tmp_path: Path) -> N
     folders = [fake(tmp_path / version, version) for version in ("91.2", "91.10", "92.1", "90.3", "93beta1")]
     assert str(choose("91.4", folders)) == "pg_dump 91.10"
     assert choose("91.4", folders).folder == tmp_path / "91.10"
+    for unreleased in ("91beta1", "91rc1", "91devel"):
+        assert choose(unreleased, folders).folder == tmp_path / "91.10"
 
 
 def test_a_newer_major_is_taken_where_there_is_no_other_the_nearest_first(tmp_path: Path) -> None:

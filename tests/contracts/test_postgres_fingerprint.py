@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import uuid
@@ -17,10 +18,10 @@ from larder.codecs import codec
 from larder.config import DatabaseSettings
 from larder.databases import _postgres_proof, open_scratch
 from larder.databases._postgres_catalog import KINDS
-from larder.databases._postgres_catalog_compare import plain
 from larder.drilling import Examination
 from larder.progress import Progress
 from larder.restoring import Content, Source
+from larder.wording import hidden, plain
 from tests.dumps import dumped
 from tests.servers import Cluster, Clusters, postgres_installs
 
@@ -359,6 +360,7 @@ RARE_CHANGES = {
     "ALTER FUNCTION rare.many() ROWS 6": "details of function rare.many(): expected rows 5, found rows 6",
     "ALTER STATISTICS plain_stats SET STATISTICS 41": "details of statistics public.plain_stats: expected owner",
     "ALTER EVENT TRIGGER on_ddl OWNER TO fingerprint_root": "owner of event trigger on_ddl: expected postgres, found",
+    "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC": "rights on extension's language plpgsql of public is not in the",
     "ALTER EXTENSION vector SET SCHEMA public": "schema of extension vector: expected rare, found public",
 }
 
@@ -575,3 +577,20 @@ def test_casts_and_parentheses_say_nothing(one: str, other: str) -> None:
 )
 def test_what_is_quoted_counts_and_where_words_end(one: str, other: str) -> None:
     assert plain(one) != plain(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "definition", "kept"),
+    [
+        ("column a.b", "text default 'it''s (a) key'::text", "text default '{}'::text"),
+        ("index i", "on a using btree (\"it's\", (b || 'it''s (a) key'))", "on a using btree (\"it's\", (b || '{}'))"),
+        ("column a.b", "bigint default nextval('a_b_seq'::regclass)", "bigint default nextval('a_b_seq'::regclass)"),
+        ("type mood", "enum 'sad','ok' owner joe", "enum 'sad','ok' owner joe"),
+        ("collation c", "owner joe c 'C' 'C'", "owner joe c 'C' 'C'"),
+    ],
+)  # fmt: skip
+def test_literals_are_hidden_once(name: str, definition: str, kept: str) -> None:
+    digest = hashlib.sha256(b"it''s (a) key").hexdigest()[:16]
+    once = hidden(name, definition)
+    assert once == kept.replace("{}", f"sha256:{digest}")
+    assert hidden(name, once) == once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -219,6 +220,46 @@ def test_sequences_that_went_back_are_told() -> None:
     had, has = at(s=500, t=5, gone=7, down=9), at(s=1, t=5, new=1, down=3)
     (line,) = odd(manifest(sequences=has), previous=manifest(day=19, sequences=had))
     assert line.endswith(": 's' is at 1, and was at 500")
+
+
+def test_a_sequence_that_cycles_may_go_back() -> None:
+    at = [{"s": {"from": [value, True], "to": [value, True], "by": 1}} for value in (9, 2)]
+    had, has = (
+        manifest(sequences=one, schema={"sequence s": "bigint by 1 cache 1 cycle owner joe"}) for one in at
+    )
+    assert odd(has, previous=replace(had, backup=backup_id("shop", stamp(19)))) == []
+
+
+def test_partitions_count_with_the_table_that_they_are_parts_of() -> None:
+    def parts(**counts: int) -> dict[str, Any]:
+        return {name: {"rows": count, "partition_of": "log"} for name, count in counts.items()}
+
+    before = {**parts(may=400, june=500), **rows(orders=100)}
+    rotated = {**parts(june=500, july=10), **rows(orders=100)}
+    assert odd(manifest(tables=rotated), previous=manifest(day=19, tables=before)) == []
+    (line,) = odd(manifest(tables=parts(july=10)), previous=manifest(day=19, tables=parts(may=400, june=500)))
+    assert line.endswith(": table 'log' has 10 rows, and had 900 rows")
+    # A manifest from before that was written down.
+    (line,) = odd(manifest(tables=parts(june=0)), previous=manifest(day=19, tables=rows(june=500)))
+    assert line.endswith(": table 'log' is empty, and had 500 rows")
+
+
+def test_a_definition_that_a_restore_words_anew_is_no_change() -> None:
+    had = {
+        "constraint c on a": "CHECK (((s)::text = ANY ((ARRAY['new'::character varying])::text[])))",
+        "column a.b": "text default 'key'::text",
+    }
+    digest = hashlib.sha256(b"key").hexdigest()[:16]
+    has = {
+        "constraint c on a": "CHECK ((s)::text = ANY (ARRAY[('new'::character varying)::text]))",
+        "column a.b": f"text default 'sha256:{digest}'::text",
+    }
+    assert odd(manifest(schema=has), previous=manifest(day=19, schema=had)) == []
+    (line,) = odd(
+        manifest(schema={**has, "column a.b": "text default 'other'"}), previous=manifest(day=19, schema=had)
+    )
+    assert line.endswith(": changed column a.b")
+    assert "other" not in line
 
 
 def test_another_engine_is_another_history() -> None:
