@@ -44,7 +44,7 @@ def standings(settings: Settings, ledger: Ledger, now: datetime) -> dict[str, St
 def watch() -> dict[str, Standing]:
     """Note what is missed, and what is met again, and tell of both; gives how every database stands.
 
-    However many guards do it, each is told of once.
+    However many guards do it, each notifier is told of each once.
 
     One that is killed on the way may have told, and not noted it: the next one tells again. Nobody who can't be told
     fails it, or keeps it for long.
@@ -83,23 +83,21 @@ def _tell(ledger: Ledger, places: Collection[NotifierSettings], found: dict[str,
     for miss in ledger.misses.untold():
         if time.monotonic() - began > PATIENCE:
             return
-        if _reach(places, _notice(miss, found.get(miss.database, {})), away):
-            ledger.misses.told(miss)
+        notice, heard = _notice(miss, found.get(miss.database, {})), set(miss.heard or ())
+        wanting = [place for place in places if notice.event in place.on and place.name not in heard]
+        reached = _reach(wanting, notice, away)
+        ledger.misses.told(miss, heard | reached, everybody=len(reached) == len(wanting))
 
 
-def _reach(places: Collection[NotifierSettings], notice: Notice, away: set[str]) -> bool:
-    """Whether anybody who wants to hear of it was told, or nobody wants to. Whoever can't be is `away` from then on.
-
-    Where one is told and another can't be, it counts as told: the first is not to hear it every minute.
-    """
-    wanting = [place for place in places if notice.event in place.on]
-    reached = not wanting
-    for place in wanting:
+def _reach(places: Collection[NotifierSettings], notice: Notice, away: set[str]) -> set[str]:
+    """Tell each of `places`; gives the names of those that were reached. Whoever can't be is `away` from then on."""
+    reached: set[str] = set()
+    for place in places:
         if place.name in away:
             continue
         try:
             open_notifier(place).send(notice)
-            reached = True
+            reached.add(place.name)
         except LarderError as error:
             away.add(place.name)
             logger.error("%s could not be told: %s", place.name, error.message)

@@ -89,7 +89,7 @@ def with_secrets_of(url: str, others: Iterable[str]) -> str:  # noqa: ARG001 - e
     return url
 
 
-def server_in(url: str) -> None:  # noqa: ARG001 - every engine is asked alike
+def server_in(url: str) -> None:
     """See `larder.databases.server_in`: a file has none."""
 
 

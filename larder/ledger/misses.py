@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -15,6 +15,9 @@ from larder.ledger import tables
 
 #: Any number that no other user of the same PostgreSQL takes for its own lock: "misses" in ASCII.
 _ADVISORY_LOCK = int.from_bytes(b"misses")
+
+#: How long a notifier that is away may hear that something is met again.
+_NEWS = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,10 @@ class Miss:
     detail: str
     since: datetime
     ended: datetime | None
-    #: Whether people were told how it stands now: that it is missed, or that it is met again.
+    #: Whether everybody who wants to hear was told how it stands now: that it is missed, or that it is met again.
     told: bool
+    #: Until then: the names of the notifiers that were.
+    heard: list[str] | None
 
 
 class Misses:
@@ -44,8 +49,10 @@ class Misses:
         return self._select(tables.misses.c.ended.is_(None))
 
     def untold(self) -> list[Miss]:
-        """Of what people were not told yet how it stands, the oldest first."""
-        return self._select(tables.misses.c.told.is_(False))
+        """Of what somebody was not told yet how it stands, the oldest first. What ended a day ago is no news."""
+        ended = tables.misses.c.ended
+        news = sa.or_(ended.is_(None), ended > datetime.now(UTC) - _NEWS)
+        return self._select(sa.and_(tables.misses.c.told.is_(False), news))
 
     def between(self, start: datetime, end: datetime) -> list[Miss]:
         """What was missed at some time from `start` on and before `end`, the oldest first."""
@@ -77,18 +84,21 @@ class Misses:
             ended = connection.execute(
                 tables.misses.update()
                 .where(tables.misses.c.id == miss.id, tables.misses.c.ended.is_(None))
-                .values(ended=datetime.now(UTC), told=silently)
+                .values(ended=datetime.now(UTC), told=silently, heard=None)
             )
         return ended.rowcount > 0
 
-    def told(self, miss: Miss) -> bool:
-        """Note that people were told how `miss` stands; False where it has ended since, of which they were not."""
+    def told(self, miss: Miss, heard: Collection[str] = (), *, everybody: bool = True) -> bool:
+        """Note that the notifiers `heard`, or `everybody`, were told how `miss` stands.
+
+        False where it has ended since, of which nobody was.
+        """
         same = tables.misses.c.ended.is_not(None) if miss.ended else tables.misses.c.ended.is_(None)
         with self._engine.begin() as connection:
             noted = connection.execute(
                 tables.misses.update()
                 .where(tables.misses.c.id == miss.id, tables.misses.c.told.is_(False), same)
-                .values(told=True)
+                .values(told=everybody, heard=sorted(heard))
             )
         return noted.rowcount > 0
 

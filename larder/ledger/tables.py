@@ -311,8 +311,10 @@ misses = Table(
     Column("detail", Text, nullable=False),
     Column("since", Moment, nullable=False),
     Column("ended", Moment),
-    #: Whether people were told how it stands now.
+    #: Whether everybody who wants to hear was told how it stands now.
     Column("told", Boolean, nullable=False),
+    #: Until then: the notifiers that were.
+    Column("heard", JSON),
     Index(
         "one_open_miss",
         "database",

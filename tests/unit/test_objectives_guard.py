@@ -173,7 +173,7 @@ def test_one_that_was_away_all_the_time_hears_that_it_was_missed_and_is_over(
     assert [line.partition(":")[0] for line in channel.told] == ["rpo of shop met again"]
 
 
-def test_where_one_of_two_is_away_the_other_hears_of_it_once(
+def test_where_one_of_two_is_away_the_other_hears_of_it_once_and_the_first_when_it_is_back(
     stand: Stand, channel: Channel, open_channel: Callable[[], Channel]
 ) -> None:
     other = open_channel()
@@ -182,7 +182,14 @@ def test_where_one_of_two_is_away_the_other_hears_of_it_once(
     stand.keep(hours=76)
     guard.guard()
     guard.guard()
-    assert (len(channel.told), other.asked) == (1, 1)
+    assert (len(channel.told), other.asked, other.told) == (1, 2, [])
+    other.works = True
+    guard.guard()
+    guard.guard()
+    assert (len(channel.told), other.told) == (1, channel.told)
+    stand.keep(hours=1)
+    guard.guard()
+    assert [len(one.told) for one in (channel, other)] == [2, 2]
 
 
 def test_who_is_away_is_asked_once_a_guard_whatever_is_missed(stand: Stand, channel: Channel) -> None:
@@ -217,7 +224,7 @@ class _KilledError(BaseException):
 def test_a_guard_that_is_killed_before_it_notes_it_has_told_and_the_next_tells_again(
     stand: Stand, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise _KilledError
 
     stand.keep(hours=76)
