@@ -42,9 +42,9 @@ demo-drill: .venv/.runtime ## from nothing to `proven`: a sample database, its b
 test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-faults: .venv/.dev ## N uploads through a proxy that fails on purpose, SEED=… to repeat one; kills; flipped bits
-	@LARDER_TEST_FAULTS=$(or $(N),500) LARDER_TEST_SEED=$(SEED) LARDER_TEST_UPLOAD_MB=$(or $(MB),1000) \
-		$(BIN)/python -m pytest tests/faults -m '' -s --timeout 3000 $(ARGS)
+faults: .venv/.dev ## N faults over all steps, SEED=… to repeat them; uploads through a proxy that fails; kills; flipped bits
+	@LARDER_TEST_INJECTED=$(or $(N),200) LARDER_TEST_FAULTS=$(or $(UPLOADS),500) LARDER_TEST_SEED=$(SEED) \
+		LARDER_TEST_UPLOAD_MB=$(or $(MB),1000) $(BIN)/python -m pytest tests/faults -m '' -s --timeout 3000 $(ARGS)
 
 check: .venv/.dev ## lint, formatting, types, and who may import whom
 	@$(BIN)/ruff check
@@ -56,7 +56,7 @@ format: .venv/.dev ## put the code into shape
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
-bench: .venv/.dev ## the chain against `pg_dump | gzip`; WHAT=upload: against `aws s3 cp`; WHAT=restore: `gunzip | psql`
+bench: .venv/.dev ## the chain against `pg_dump | gzip`; WHAT=upload: `aws s3 cp`; restore: `gunzip | psql`; fleet: floods, thousands
 	@PYTHONPATH=. $(BIN)/python benchmarks/$(or $(WHAT),chain).py $(ARGS)
 
 lock: .venv/.dev ## newest dependencies that pyproject.toml lets in, locked with hashes

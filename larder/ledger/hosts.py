@@ -46,6 +46,10 @@ class Host:
         """Whether nobody waits for it any more."""
         return now - self.seen > HOST_PATIENCE
 
+    def misses(self, now: datetime) -> bool:
+        """Whether it has been there for so long that it would have heard of every other one that is there."""
+        return self.answers(now) and now - self.since >= GAP
+
 
 class Hosts:
     """All hosts that a ledger has heard of."""

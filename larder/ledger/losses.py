@@ -29,6 +29,9 @@ LYING = timedelta(seconds=60)
 #: How long ago a failure is at most that is told late.
 _NEWS = timedelta(days=7)
 
+#: A step that failed is begun again within less.
+_LONGEST_PAUSE = timedelta(minutes=5)
+
 #: How often a link may cost its worker before nobody begins it again.
 MOST_ATTEMPTS = 5
 
@@ -62,8 +65,14 @@ class Losses:
         ]
 
     def stranded(self) -> list[Run]:
-        """The runs that lie on a host that is gone."""
+        """The runs that lie on a host that is gone.
+
+        Another has to have been there all along to miss it. Where the ledger was away, or every machine has slept, or
+        their clocks were set, nobody was heard of for a while, and nobody is gone.
+        """
         now, hosts = datetime.now(UTC), self._hosts.known()
+        if not any(host.misses(now) for host in hosts.values()):
+            return []
         patience = sa.case((_at_work(), now - HOST_PATIENCE), else_=now - HOST_PATIENCE + QUEUE_PATIENCE)
         found = self._runs.select(
             tables.runs.c.state.in_(tables.ACTIVE),
@@ -74,12 +83,17 @@ class Losses:
         return [run for run in found if (run.host not in hosts) or hosts[run.host].gone(now)]
 
     def untold(self) -> list[Run]:
-        """The runs that have failed a while ago, and whose last link nobody is at. Those of hosts that are gone too."""
+        """The runs that have failed a while ago, and whose last link nobody is at. Those of hosts that are gone too.
+
+        So are those that fail in times to come: a clock has been set back since.
+        """
         now, state = datetime.now(UTC), tables.steps.c.state
+        finished, until = tables.runs.c.finished, tables.runs.c.lease_until
+        ahead = now + QUEUE_PATIENCE + _LONGEST_PAUSE
         idle = sa.or_(
-            sa.and_(state == "pending", tables.runs.c.finished < now - LYING),
-            sa.and_(state == "running", tables.runs.c.lease_until < now),
-            sa.and_(state == "waiting", tables.runs.c.lease_until < now + QUEUE_PATIENCE - LYING),
+            sa.and_(state == "pending", sa.or_(finished < now - LYING, finished > now + LYING)),
+            sa.and_(state == "running", until < now),
+            sa.and_(state == "waiting", sa.or_(until < now + QUEUE_PATIENCE - LYING, until > ahead)),
         )
         last = sa.exists().where(
             tables.steps.c.run == tables.runs.c.id,
@@ -103,18 +117,18 @@ class Losses:
         with self._engine.begin() as connection:
             if not _claim(connection, run):
                 return False
-            connection.execute(
-                tables.steps.update()
-                .where(tables.steps.c.run == run.id, tables.steps.c.state == "running")
-                .values(state="waiting", error="its worker was lost")
-            )
+            _let_wait(connection, run, "its worker was lost")
             return True
 
     def leave(self, run: Run, error: LarderError) -> bool:
-        """End a run whose host is gone, to be told about by any other; of several who try, one gets it."""
+        """End a run whose host is gone, to be told about by any other; of several who try, one gets it.
+
+        Its last link may be what that host was at.
+        """
         with self._engine.begin() as connection:
             if not _claim(connection, run):
                 return False
+            _let_wait(connection, run, "its host is gone")
         self.unpin(run.id)
         return self._runs.abandon(run.id, error)
 
@@ -148,7 +162,10 @@ class Losses:
             return list(connection.execute(query).scalars())
 
     def correct(self) -> None:
-        """Shorten leases that last for longer than any can: whoever took one has set its clock back since."""
+        """Shorten leases that last for longer than any can: whoever took one has set its clock back since.
+
+        So are runs between two steps brought back that would lie there until the clock has come to where it was.
+        """
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
             connection.execute(
@@ -157,6 +174,15 @@ class Losses:
                     tables.runs.c.state == "running", _at_work(), tables.runs.c.lease_until > now + 2 * TTL
                 )
                 .values(lease_until=now + TTL)
+            )
+            connection.execute(
+                tables.runs.update()
+                .where(
+                    tables.runs.c.state.in_(tables.ACTIVE),
+                    ~_at_work(),
+                    tables.runs.c.lease_until > now + QUEUE_PATIENCE + _LONGEST_PAUSE,
+                )
+                .values(lease_until=now + QUEUE_PATIENCE)
             )
 
     def _active(self, *wanted: sa.ColumnElement[bool]) -> list[Run]:
@@ -191,3 +217,12 @@ def _claim(connection: sa.Connection, run: Run) -> bool:
         )
     )
     return taken.rowcount > 0
+
+
+def _let_wait(connection: sa.Connection, run: Run, why: str) -> None:
+    """Have the step that a lost run is at be one that anybody may begin."""
+    connection.execute(
+        tables.steps.update()
+        .where(tables.steps.c.run == run.id, tables.steps.c.state == "running")
+        .values(state="waiting", error=why)
+    )

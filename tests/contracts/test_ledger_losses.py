@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from larder.errors import LarderError, LeaseLostError
-from larder.ledger import Ledger
+from larder.ledger import Ledger, tables
 from larder.ledger.hosts import GAP, HOST_PATIENCE, SETTLE
 from larder.ledger.leases import TTL, Lease, Refusal
 from larder.ledger.runs import UPLOAD, Run
@@ -104,6 +104,11 @@ def test_a_run_whose_host_is_gone_ends_once(ledger: Ledger) -> None:
     expire(ledger, run, HOST_PATIENCE + SECOND)
     assert ledger.losses.stranded() == []
     heard(ledger, HOST, HOST_PATIENCE + SECOND)
+    # Nobody was heard of meanwhile: the ledger was away, or all have slept.
+    assert ledger.losses.stranded() == []
+    heard(ledger, "host-2", since=GAP - SECOND)
+    assert ledger.losses.stranded() == []
+    heard(ledger, "host-2", since=GAP + SECOND)
     (found,) = ledger.losses.stranded()
     gone = LarderError("gone")
     assert [ledger.losses.leave(found, gone), ledger.losses.leave(found, gone)] == [True, False]
@@ -111,6 +116,16 @@ def test_a_run_whose_host_is_gone_ends_once(ledger: Ledger) -> None:
     assert (ended.state, ended.host, ended.error) == ("failed", None, "gone")
     with pytest.raises(LeaseLostError):
         ledger.leases.finish(zombie)
+    assert isinstance(ledger.leases.take(run.id, "notify", "host-2"), Lease)
+
+
+def test_a_run_whose_host_went_while_people_were_told_is_told_about_by_another(ledger: Ledger) -> None:
+    run = begin(ledger)
+    finish(ledger, run, "dump", "compress", "checksum", UPLOAD)
+    ledger.leases.finish(take(ledger, run, UPLOAD, "nas"))
+    finish(ledger, run, "rotate")
+    take(ledger, run, "notify")
+    assert ledger.losses.leave(ledger.runs.get(run.id), LarderError("gone"))
     assert isinstance(ledger.leases.take(run.id, "notify", "host-2"), Lease)
 
 
@@ -133,17 +148,26 @@ def test_a_lease_from_a_clock_that_was_set_back_ends_in_time(ledger: Ledger) -> 
     assert ledger.runs.get(waiting.id).lease_until == waiting.lease_until
 
 
-def test_a_failure_that_nobody_was_told_of_is_found(ledger: Ledger) -> None:
+def test_a_run_that_waits_since_a_clock_was_ahead_is_found_in_time(ledger: Ledger) -> None:
+    run = begin(ledger)
+    lie(ledger, run, -timedelta(hours=3))
+    ledger.losses.correct()
+    assert timedelta(0) <= datetime.now(UTC) - ledger.runs.get(run.id).lying_since < TTL
+    # A step that is to be begun again in a minute and a half is none.
+    lie(ledger, run, -timedelta(seconds=90))
+    before = ledger.runs.get(run.id).lease_until
+    ledger.losses.correct()
+    assert ledger.runs.get(run.id).lease_until == before
+
+
+@pytest.mark.parametrize("minutes", [-5, 180], ids=["a while ago", "by a clock that was ahead"])
+def test_a_failure_that_nobody_was_told_of_is_found(ledger: Ledger, minutes: int) -> None:
     run = begin(ledger)
     ledger.runs.abandon(run.id, LarderError("stopped"))
     assert ledger.losses.untold() == []
     with ledger._engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE runs SET finished = created")
-        connection.exec_driver_sql(
-            "UPDATE runs SET finished = datetime(finished, '-5 minutes')"
-            if connection.dialect.name == "sqlite"
-            else "UPDATE runs SET finished = finished - interval '5 minutes'"
-        )
+        finished = datetime.now(UTC) + timedelta(minutes=minutes)
+        connection.execute(tables.runs.update().values(finished=finished))
     assert [untold.id for untold in ledger.losses.untold()] == [run.id]
     telling = take(ledger, run, "notify")
     assert ledger.losses.untold() == []

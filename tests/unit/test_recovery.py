@@ -115,6 +115,7 @@ def test_a_message_that_is_lost_is_sent_again_and_one_that_waits_is_not(stand: S
 
 def test_a_run_of_a_host_that_is_gone_fails_and_another_takes_its_place_once(stand: Stand) -> None:
     run = stand.begin_lost()
+    heard(stand.ledger, "witness")
     for place in ("first", "second"):
         expire(stand.ledger, run, HOST_PATIENCE + SECOND)
         heard(stand.ledger, "elsewhere", HOST_PATIENCE + SECOND)
