@@ -63,6 +63,7 @@ def _on_this_machine(
     from workers.embedded import embedded  # noqa: PLC0415
 
     with embedded(settings, concurrency=min(len(wanted), os.cpu_count() or 1)) as stack:
+        context.ledger().runs.alone = True
         outcome = _started(wanted, start)
         try:
             if outcome.runs:

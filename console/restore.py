@@ -200,6 +200,7 @@ def _on_this_machine(begin: Callable[[], Run]) -> Run:
     from workers.embedded import embedded  # noqa: PLC0415 - only this mode needs it
 
     with embedded(context.settings(), concurrency=min(2, os.cpu_count() or 1)) as stack:
+        context.ledger().runs.alone = True
         begun = _sent(begin)
         try:
             with interruptible("larder restore list says how it ended; to do it again takes a new request"):

@@ -30,9 +30,10 @@ def host_queue(host: str) -> str:
 def queue_of(run: Run, step: str) -> str:
     """The queue that the link `step` of a run goes to: where its spool is, or where it begins.
 
+    A restore into a file is its host's from the first link on.
     A failed run that never reached a host is told about by whoever takes the queue that it would have begun in.
     """
-    if run.host and step != run.steps[0].name:
+    if run.host and (run.kind == "restore" or step != run.steps[0].name):
         return host_queue(run.host)
     if run.kind == "drill":
         return DRILL_QUEUE

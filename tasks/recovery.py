@@ -55,6 +55,12 @@ def leave_stranded() -> int:
     """
     ledger, begun = context.ledger(), 0
     for run in ledger.losses.stranded():
+        if _is_kept(run):
+            # What is left to do takes nothing that lies in its spool.
+            if ledger.losses.take_up(run):
+                ledger.losses.unpin(run.id)
+                _go_on(ledger.runs.get(run.id))
+            continue
         outer = ledger.runs.get(run.parent) if run.parent else run
         gone = LarderError(
             f"its host {run.host} is gone: none of its workers was heard of",
@@ -64,6 +70,12 @@ def leave_stranded() -> int:
             tell(ledger.runs.get(outer.id), gone)
             begun += _replace(outer)
     return begun
+
+
+def _is_kept(run: Run) -> bool:
+    """Whether a backup has all the copies that it will have."""
+    uploads = run.uploads
+    return run.parent is None and bool(uploads) and all(link.state in ("done", "failed") for link in uploads)
 
 
 def _replace(run: Run) -> bool:

@@ -33,7 +33,7 @@ from larder.secret import MASK
 from larder.spool import make_private
 from tasks import context, interruption
 from tasks.queues import DEFAULT_QUEUE, GUARD_QUEUE, host_queue
-from workers import errors, log, routing
+from workers import broker, errors, log, routing
 from workers.farewell import Farewell
 from workers.heartbeat import Heartbeat
 
@@ -153,6 +153,7 @@ def _consume_own_queue(sender: str, instance: Any, **_: Any) -> None:
     context.ledger()
 
 
+broker.mend()
 errors.listen()
 _heartbeat = Heartbeat()
 _farewell = Farewell()

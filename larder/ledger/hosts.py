@@ -86,3 +86,17 @@ class Hosts:
         with self._engine.begin() as connection:
             long_ago = datetime.now(UTC) - _FORGOTTEN
             connection.execute(tables.hosts.delete().where(tables.hosts.c.seen < long_ago))
+
+
+def could_have_renewed(now: datetime) -> sa.ColumnElement[bool]:
+    """Whether whoever holds a run's lease, which ran out, would have renewed it: its host is there, or gone.
+
+    A host is gone where another was heard of all along, and it was not; one that was never heard of may be long gone.
+    """
+    hosts, other = tables.hosts.c, tables.hosts.alias("other").c
+    fresh = now - GAP
+    answers = sa.and_(hosts.seen >= fresh, hosts.seen <= now + GAP, hosts.since <= now - SETTLE)
+    missed = sa.exists().where(other.seen >= fresh, other.seen <= now + GAP, other.since <= fresh)
+    gone = sa.and_(hosts.seen < now - HOST_PATIENCE, missed)
+    unsettled = sa.exists().where(hosts.id == tables.runs.c.host, ~sa.or_(answers, gone))
+    return ~unsettled

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from larder.errors import BusyError, LarderError, NotFoundError
 from larder.ledger import tables
+from larder.ledger.hosts import could_have_renewed
 from larder.naming import backup_id, stamp_of
 
 State = Literal["queued", "running", "stored", "done", "failed"]
@@ -180,6 +181,8 @@ class Runs:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        #: Whether the caller brings the only worker there is: then whoever let a lease run out is gone for sure.
+        self.alone = False
 
     def create(
         self, database: str, trigger: str, slot: datetime | None = None, *, stores: Sequence[str]
@@ -193,7 +196,7 @@ class Runs:
             now = datetime.now(UTC)
             try:
                 with self._engine.begin() as connection:
-                    self._close_lost(connection, database, now)
+                    self._close_lost(connection, database, now, sure=self.alone)
                     existing = self._standing_in_the_way(connection, database, slot)
                     if existing is not None:
                         return self._of_same_slot(existing, slot), False
@@ -284,14 +287,20 @@ class Runs:
     def close_lost(self, database: str) -> None:
         """Close the database's run as failed if it was lost: nobody has renewed its lease, and it ran out."""
         with self._engine.begin() as connection:
-            self._close_lost(connection, database, datetime.now(UTC))
+            self._close_lost(connection, database, datetime.now(UTC), sure=True)
 
-    def _close_lost(self, connection: sa.Connection, database: str, now: datetime) -> None:
+    def _close_lost(self, connection: sa.Connection, database: str, now: datetime, *, sure: bool) -> None:
+        """Close what holds `database` and whose lease ran out. What that means is `sure`, or is seen by its host.
+
+        Where the ledger was away, leases ran out that are about to be renewed.
+        """
         lost = LarderError(
             "its worker was lost: nobody has renewed the run's lease",
             "see the worker's log and the system's (out of memory?)",
         )
         held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
+        if not sure:
+            held = sa.and_(held, could_have_renewed(now))
         # Whether a restore has exchanged names already, its own next attempt knows best: that one is left more time.
         in_time = sa.or_(~_is_swapping(), tables.runs.c.lease_until < now - SWAP_PATIENCE)
         _close(connection, sa.and_(held, ~waits_for_part(), in_time), now, lost)
@@ -347,7 +356,7 @@ class Runs:
         Raises `BusyError` while another run holds the same.
         """
         now = datetime.now(UTC)
-        self._close_lost(connection, holds, now)
+        self._close_lost(connection, holds, now, sure=self.alone)
         existing = self._standing_in_the_way(connection, holds, None)
         if existing is not None:
             raise _busy(f"a restore into '{holds}'", existing)
@@ -373,7 +382,7 @@ class Runs:
         It keeps nobody from backing up or restoring. Raises `BusyError` while another drill of it is under way.
         """
         now, holds = datetime.now(UTC), f"drill {database}"
-        self._close_lost(connection, holds, now)
+        self._close_lost(connection, holds, now, sure=self.alone)
         existing = self._standing_in_the_way(connection, holds, None)
         if existing is not None:
             raise _busy(f"a drill of '{database}'", existing)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from larder.errors import LarderError, LeaseLostError
+from larder.errors import BusyError, LarderError, LeaseLostError
 from larder.ledger import Ledger, tables
 from larder.ledger.hosts import GAP, HOST_PATIENCE, SETTLE
 from larder.ledger.leases import TTL, Lease, Refusal
@@ -127,6 +127,34 @@ def test_a_run_whose_host_went_while_people_were_told_is_told_about_by_another(l
     take(ledger, run, "notify")
     assert ledger.losses.leave(ledger.runs.get(run.id), LarderError("gone"))
     assert isinstance(ledger.leases.take(run.id, "notify", "host-2"), Lease)
+
+
+def test_a_run_whose_lease_ran_out_while_nobody_could_renew_it_is_closed_by_no_other(ledger: Ledger) -> None:
+    run = begin(ledger)
+    take(ledger, run, "dump")
+    expire(ledger, run)
+    # The ledger is just back: its host, and every other, is heard of since a moment.
+    heard(ledger, HOST, since=SETTLE - SECOND)
+    with pytest.raises(BusyError):
+        begin(ledger)
+    heard(ledger, HOST, HOST_PATIENCE + SECOND)
+    heard(ledger, "host-2", since=SECOND)
+    with pytest.raises(BusyError):
+        begin(ledger)
+    heard(ledger, "host-2")
+    assert begin(ledger).id != run.id
+    assert ledger.runs.get(run.id).state == "failed"
+
+
+def test_who_is_alone_knows_that_a_lease_which_ran_out_is_nobodys(ledger: Ledger) -> None:
+    run = begin(ledger)
+    take(ledger, run, "dump")
+    expire(ledger, run)
+    heard(ledger, HOST, timedelta(minutes=2))
+    with pytest.raises(BusyError):
+        begin(ledger)
+    ledger.runs.alone = True
+    assert begin(ledger).id != run.id
 
 
 def test_a_later_step_is_for_the_host_that_has_the_spool(ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ from celery import current_app
 from larder.errors import LarderError, UnreachableError
 from larder.ledger import Ledger, losses, tables
 from larder.ledger.hosts import HOST_PATIENCE
+from larder.ledger.leases import Lease
 from larder.ledger.losses import MOST_ATTEMPTS
 from larder.ledger.runs import Run
 from tasks import backup, chain, context, guard, queues, recovery
@@ -129,6 +130,20 @@ def test_a_run_of_a_host_that_is_gone_fails_and_another_takes_its_place_once(sta
             stand.sent.clear()
             stand.ledger.leases.take(run.id, "dump", "elsewhere")
     assert len(stand.sent) == 1
+
+
+def test_a_backup_that_has_its_copies_ends_well_though_its_host_is_gone(stand: Stand) -> None:
+    run = stand.begin()
+    for name, store in (("dump", ""), ("compress", ""), ("checksum", ""), ("upload", "nas")):
+        lease = stand.ledger.leases.take(run.id, name, "elsewhere", store)
+        stand.ledger.leases.finish(lease)  # type: ignore[arg-type]
+    stand.ledger.leases.take(run.id, "rotate", "elsewhere")
+    expire(stand.ledger, run, HOST_PATIENCE + SECOND)
+    heard(stand.ledger, "elsewhere", HOST_PATIENCE + SECOND)
+    heard(stand.ledger, context.host())
+    recovery.leave_stranded()
+    assert (stand.sent, stand.ledger.runs.get(run.id).host) == ([(run.id, "rotate")], None)
+    assert isinstance(stand.ledger.leases.take(run.id, "rotate", context.host()), Lease)
 
 
 def test_who_was_not_told_is_told_by_a_host_that_is_there(
