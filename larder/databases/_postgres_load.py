@@ -210,7 +210,7 @@ class Script:
             for data in in_one_transaction(stream):
                 process.feed(data)
         except ProcessError as error:
-            if type(_meaning(self.doing, error)) is LarderError:
+            if type(_meaning(self.doing, error)) in (LarderError, RejectedError):
                 # SQL that makes no sense may be bytes that have changed: then the rest of the stream says so.
                 for _ in stream:
                     pass

@@ -17,7 +17,7 @@ import psycopg
 from larder.databases._postgres_crew import Block, Crew
 from larder.databases._postgres_cut import Cutter, End, Entry, Piece, Rows, Table, Text, UncutError
 from larder.databases._postgres_load import Script, explained, masked, meaning
-from larder.errors import LarderError, RefusedError, UnreachableError
+from larder.errors import LarderError, RefusedError, RejectedError, UnreachableError
 from larder.process import TICK, Process, StalledError
 
 #: Bytes of comments that wait until the indexes before them are made.
@@ -29,6 +29,10 @@ _DEADLOCK = "40P01"
 
 class OneSessionError(Exception):
     """It can't be done with several sessions, or went wrong; with one it may go well. The text says why, for people."""
+
+
+#: What several sessions could not do, and one may be able to.
+_NOT_SO = (LarderError, RefusedError, RejectedError)
 
 
 def load(
@@ -46,11 +50,11 @@ def load(
         raise OneSessionError(str(error)) from None
     except psycopg.Error as error:
         found = _meaning(script.doing, error)
-        if type(found) in (LarderError, RefusedError) or error.sqlstate == _DEADLOCK:
+        if type(found) in _NOT_SO or error.sqlstate == _DEADLOCK:
             raise OneSessionError(found.message) from None
         raise found from None
     except LarderError as error:
-        if type(error) in (LarderError, RefusedError):
+        if type(error) in _NOT_SO:
             raise OneSessionError(error.message) from None
         raise
 

@@ -173,7 +173,7 @@ class Backups:
             sa.select(tables.copies.c.key)
             .join(tables.backups, tables.backups.c.id == tables.copies.c.backup)
             .where(tables.copies.c.store == store)
-            .order_by(tables.backups.c.created.desc())
+            .order_by(tables.backups.c.created.desc(), tables.backups.c.id.desc())
             .limit(limit)
         )
         with self._engine.connect().execution_options(reads=True) as connection:
@@ -291,7 +291,7 @@ class Backups:
             )
             .select_from(joined)
             .where(*wanted)
-            .order_by(tables.backups.c.created)
+            .order_by(tables.backups.c.created, tables.backups.c.id)
         )
         found: dict[str, Backup] = {}
         with self._engine.connect().execution_options(reads=True) as connection:

@@ -102,7 +102,7 @@ def _of_newest(
     newest = (
         sa.select(key)
         .where(table.c.database == names.c.name, *wanted)
-        .order_by(table.c.created.desc())
+        .order_by(table.c.created.desc(), key.desc())
         .limit(1)
         .correlate(names)
         .scalar_subquery()

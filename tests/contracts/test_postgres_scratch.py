@@ -186,7 +186,8 @@ def escape(made: PostgresScratch, how: str) -> psutil.Process:
     """A program that a backup's function has started, and that has left the server's session; `how` it was begun."""
     seconds = f"3600.{uuid.uuid4().int % 10**9}"
     with psycopg.connect(made._cluster.url, autocommit=True) as connection:
-        connection.execute(f"COPY (SELECT 1) TO PROGRAM '{how} setsid sleep {seconds} >/dev/null 2>&1 &'")
+        program = f"{how} setsid sleep {seconds} >/dev/null 2>&1 & cat >/dev/null"
+        connection.execute(f"COPY (SELECT 1) TO PROGRAM '{program}'")
 
     def found() -> list[psutil.Process]:
         everybody = psutil.process_iter(["cmdline"])
