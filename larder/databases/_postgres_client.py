@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from larder.errors import ConfigurationError, LarderError
+from larder.errors import ConfigurationError, LarderError, UnreachableError
 from larder.process import Process, ProcessError
 
 #: Where packages put the programs of each major version, beside the folders of PATH.
@@ -185,12 +185,17 @@ def _found(word: str, folders: Iterable[Path]) -> Iterator[tuple[tuple[int, int]
 
 @functools.lru_cache(maxsize=64)
 def _version(program: str, _stamp: int) -> tuple[int, int] | None:
-    """What `program` says its version is, asked again only when the file has changed."""
+    """What `program` says its version is, asked again only when the file has changed.
+
+    Raises `UnreachableError` where it was killed: that says nothing, and is not to be remembered.
+    """
     try:
         with Process([program, "--version"], stall_seconds=_PROBE_SECONDS) as process:
             said = b"".join(process.output())
             process.finish()
-    except LarderError:
+    except LarderError as error:
+        if isinstance(error, ProcessError) and error.code < 0:
+            raise UnreachableError(error.message, "see the system's log: was it out of memory?") from None
         return None
     match = _VERSION.search(said.decode(errors="replace"))
     return (int(match[1]), int(match[2] or 0)) if match else None
@@ -198,14 +203,19 @@ def _version(program: str, _stamp: int) -> tuple[int, int] | None:
 
 @functools.lru_cache(maxsize=64)
 def _compresses(program: str, method: str) -> bool:
-    """Whether `program` was built with a compression method, which it checks before it tries to connect."""
+    """Whether `program` was built with a compression method, which it checks before it tries to connect.
+
+    Raises `UnreachableError` where it was killed, or hung: that says nothing, and is not to be remembered.
+    """
     nowhere = {"PGHOST": "/nonexistent", "PGCONNECT_TIMEOUT": "2"}
     argv = [program, "--format=plain", f"--compress={method}", "--no-password", "--file=/dev/null"]
     try:
         with Process(argv, nowhere, stall_seconds=_PROBE_SECONDS, output=False) as process:
             process.finish()
     except ProcessError as error:
+        if error.code < 0:
+            raise UnreachableError(error.message, "see the system's log: was it out of memory?") from None
         return "compress" not in error.tail
-    except LarderError:
+    except ConfigurationError:
         return False
     return True
