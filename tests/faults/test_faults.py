@@ -56,7 +56,8 @@ def report(rounds: Rounds, seed: int) -> str:
     lines += _table(f"  {name}" for name in ends.elements())
     lines += _table(one.plan.kind for one in made)
     lines += _table(one.step for one in made)
-    lines += _table(_cause(run.error or "") for run in rounds.ends if run.state == "failed")
+    failed = [run for run in rounds.ends if run.state == "failed"]
+    lines += _table(f"{run.kind}.{run.failed_step}: {_cause(run.error or '')}" for run in failed)
     return "\n".join(lines) + "\n"
 
 

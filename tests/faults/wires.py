@@ -144,6 +144,7 @@ class Wires:
         if text is None:
             path.unlink(missing_ok=True)
             return
-        draft = path.with_name(f"{name}.draft")
+        # Faults of one kind may be made at once.
+        draft = path.with_name(f"{name}.{secrets.token_hex(4)}.draft")
         draft.write_text(text)
         draft.rename(path)
