@@ -445,7 +445,7 @@ def child_environment(connection: psycopg.Connection) -> dict[str, str]:
     """The environment that leads pg_dump to the very server that `connection` has arrived at.
 
     All secrets travel here and nowhere else. A service file has been read by then, and of several hosts the one
-    that answered is named.
+    that answered is named. Raises `UnreachableError` where the connection is lost.
     """
     info, found = connection.pgconn, {}
     for option in info.info:
@@ -471,7 +471,14 @@ def child_environment(connection: psycopg.Connection) -> dict[str, str]:
 
 def _child_options(connection: psycopg.Connection) -> str:
     """What programs ask of their sessions: time. Nothing where a pooler would reject it."""
-    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    try:
+        (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or str(error).strip().partition("\n")[0]
+        raise UnreachableError(
+            f"unable to go on: the connection to the database server was lost: {reason}",
+            "see the server's log",
+        ) from None
     if process != connection.info.backend_pid:
         return ""
     return " ".join(f"-c {name}=0" for name in _timeouts(connection))

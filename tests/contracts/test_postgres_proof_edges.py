@@ -23,6 +23,7 @@ from larder.databases import (
 from larder.databases._postgres_catalog_compare import LONGEST
 from larder.databases._postgres_connection import child_conninfo, child_environment, connect
 from larder.drilling import Examination
+from larder.errors import UnreachableError
 from larder.progress import Progress
 from larder.restoring import Source
 from tests.dumps import dumped, filled, role
@@ -358,3 +359,13 @@ def test_a_role_that_owns_a_subscription_and_nothing_else_is_needed(clusters: Cl
                 assert owner in _postgres_facts.describe(connection)["roles"]
         finally:
             server.execute("DROP SUBSCRIPTION theirs", name)
+
+
+def test_a_connection_that_is_lost_before_a_program_is_started_is_worth_another_try(
+    clusters: Clusters,
+) -> None:
+    server = clusters.get(18)
+    with server.database("lost") as name, closing(connect("shop", server.url(name))) as connection:
+        server.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid})", name)
+        with pytest.raises(UnreachableError, match="was lost"):
+            child_environment(connection)
