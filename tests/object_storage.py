@@ -169,6 +169,11 @@ class Bucket:
     url: str
     client: Any = field(repr=False)
 
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return urlsplit(self.url).port or 80
+
     def objects(self) -> dict[str, bytes]:
         """Every object's bytes by key."""
         return {key: self.read(key) for key in self.keys()}

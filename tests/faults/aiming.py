@@ -18,8 +18,9 @@ from tests.faults.machines import Host
 from tests.faults.wires import ANY
 from tests.faults.world import World
 
-#: Seconds that a fault waits for its step to come, and between two looks.
-_PATIENCE = 5.0
+#: Seconds that a fault waits for its step to come, and between two looks. Restores begin once, with the round, and go
+#: slowly: what is aimed at them waits from then on.
+_PATIENCE = {"backup": 5.0, "drill": 10.0, "restore": 30.0, "guard": 5.0}
 _LOOK = 0.01
 
 #: How often each chain is aimed at.
@@ -72,9 +73,8 @@ def _plan(chance: random.Random, kind: str, span: float) -> Plan:
     moment = chance.choice(_MOMENTS)
     if kind in PLACES:
         step, moment = chance.choice(PLACES[kind]), "between"
-    return Plan(
-        kind, step, moment, chance.uniform(0, span), chance.uniform(0, 0.4), chance.randrange(1 << 32)
-    )
+    when = 0.0 if step.startswith("restore.") else chance.uniform(0, span)
+    return Plan(kind, step, moment, when, chance.uniform(0, 0.4), chance.randrange(1 << 32))
 
 
 class Aim:
@@ -122,9 +122,10 @@ class Aim:
     def _aim(self, plan: Plan) -> tuple[int, str] | None:
         """A process that stands at the plan's step, or, where that does not come, at any."""
         moment = "taken" if plan.moment == "between" else plan.moment
-        pid = self._caught(f"{plan.step}.{moment}")
+        patience = _PATIENCE[plan.step.partition(".")[0]]
+        pid = self._caught(f"{plan.step}.{moment}", patience)
         if pid is None and plan.kind not in PLACES:
-            pid = self._caught(ANY)
+            pid = self._caught(ANY, patience)
         if pid is None:
             return None
         step = self._world.wires.working().get(pid, plan.step)
@@ -133,9 +134,9 @@ class Aim:
             self._clock.wait(plan.late)
         return pid, step
 
-    def _caught(self, point: str) -> int | None:
-        """The process that comes to `point` within a while."""
-        wires, deadline = self._world.wires, self._now() + _PATIENCE
+    def _caught(self, point: str, patience: float) -> int | None:
+        """The process that comes to `point` within `patience` seconds."""
+        wires, deadline = self._world.wires, self._now() + patience
         wire = wires.lay(point)
         while self._now() < deadline:
             pid = wires.caught(wire)

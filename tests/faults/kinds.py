@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import psutil
 import redis
 
+from tests.faults.cutting import Cutter
 from tests.faults.machines import Host
 from tests.faults.wires import Disk
 from tests.faults.world import World
@@ -177,7 +178,16 @@ def _bad_disk(fault: Fault, number: int) -> Iterator[None]:
 
 def cut_database(fault: Fault) -> Iterator[None]:
     """The connection to a database server is cut after a random byte."""
-    cutter = fault.chance.choice(list(fault.world.cutters.values()))
+    yield from _cut(fault, fault.chance.choice(list(fault.world.cutters.values())))
+
+
+def cut_store(fault: Fault) -> Iterator[None]:
+    """The connection to an object store is cut after a random byte of its answers: what was asked for may be done."""
+    if fault.world.store_cutter is not None:
+        yield from _cut(fault, fault.world.store_cutter)
+
+
+def _cut(fault: Fault, cutter: Cutter) -> Iterator[None]:
     cutter.cut_after(fault.chance.choice([fault.chance.randrange(3_000), fault.chance.randrange(150_000)]))
     fault.lasts = 3
     yield
@@ -253,6 +263,7 @@ KINDS: dict[str, tuple[Kind, int]] = {
     "disk full": (fill_disk, 3),
     "disk failing": (break_disk, 2),
     "database connection cut": (cut_database, 3),
+    "store connection cut": (cut_store, 2),
     "messages doubled": (double_messages, 2),
     "messages reordered": (reorder_messages, 1),
     "clock set": (set_clock, 2),
@@ -268,6 +279,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "restore.swap",
         "drill.load",
     ),
+    "store connection cut": ("backup.upload", "backup.rotate", "drill.fetch", "restore.fetch"),
 }
 
 #: The kinds that leave the process asleep that they are aimed at.

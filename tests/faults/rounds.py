@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -28,9 +29,12 @@ _FED = 3
 #: Seconds within which every run has to be over, and known, once the world is well again.
 PATIENCE = 120.0
 
-#: Restores and drills of a round.
-_RESTORES = 3
+#: The share of databases that a round restores, and the drills that it begins with.
+_RESTORED = 0.5
 _DRILLS = 3
+
+#: How many requests for restores are made at once.
+_ASKED_AT_ONCE = 3
 
 #: The share of looks after which another drill begins.
 _DRILLED = 0.2
@@ -92,13 +96,9 @@ class Rounds:
         for name, version in before.items():
             world.sources[name].become(version)
         self._early = {run.id for run in world.runs()}
-        restored = {}
-        for name in names[:_RESTORES]:
-            backups = [one for one in world.ledger.backups.all(name) if one in self._versions]
-            document = world.ask(world.hosts[0], name, self.chance.choice(backups)) if backups else None
-            if document:
-                restored[name] = document
-        for name in names[_RESTORES:]:
+        count = max(round(len(names) * _RESTORED), 1)
+        restored = self._ask(names[:count])
+        for name in names[count:]:
             # Two schedulers, one slot.
             trigger = self.chance.choice(["schedule", "call"])
             world.send("backup", "backup", database=name, trigger=trigger)
@@ -107,6 +107,17 @@ class Rounds:
         for name in self.chance.sample(names, _DRILLS):
             world.send("drill", "drill", database=name)
         return before, restored
+
+    def _ask(self, names: Iterable[str]) -> dict[str, Any]:
+        """Have a restore of each of these databases begun; gives their documents, where that could be done."""
+        chosen = {}
+        for name in names:
+            backups = sorted(one for one in self.world.ledger.backups.all(name) if one in self._versions)
+            if backups:
+                chosen[name] = self.chance.choice(backups)
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            documents = pool.map(lambda one: self.world.ask(self.world.hosts[0], *one), chosen.items())
+        return {name: document for name, document in zip(chosen, documents, strict=True) if document}
 
     @contextmanager
     def _busy(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.faults.rounds import Rounds
 from tests.faults.world import World
+from tests.object_storage import Bucket, ObjectServer
 from tests.servers import Clusters
 
 #: Faults in all, half of them with each kind of ledger, and those of a round.
@@ -77,6 +78,15 @@ def test_a_few_faults(tmp_path: Path, clusters: Clusters) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 12 * COUNT)
 @pytest.mark.parametrize("ledger", ["sqlite", "postgres"])
-def test_faults(tmp_path: Path, clusters: Clusters, ledger: str) -> None:
+def test_faults(
+    tmp_path: Path,
+    clusters: Clusters,
+    bucket: Bucket,
+    object_server: ObjectServer,
+    monkeypatch: pytest.MonkeyPatch,
+    ledger: str,
+) -> None:
+    for name, value in object_server.environment.items():
+        monkeypatch.setenv(name, value)
     server = clusters.get(18) if ledger == "postgres" else None
-    play(World(tmp_path, clusters, ledger=server), SEED, COUNT // 2, AT_ONCE)
+    play(World(tmp_path, clusters, ledger=server, bucket=bucket), SEED, COUNT // 2, AT_ONCE)

@@ -19,11 +19,14 @@ from kombu.exceptions import OperationalError
 
 from larder.ledger import Ledger, open_ledger
 from larder.ledger.runs import Run
-from larder.stores import Store, open_store, settings_of
+from larder.stores import Store, open_store
+from larder.stores.local import LocalSettings
+from larder.stores.s3 import S3Settings
 from tests.faults.cutting import Cutter
 from tests.faults.machines import Host, Redis
 from tests.faults.sources import File, Served, Source
 from tests.faults.wires import Wires
+from tests.object_storage import Bucket, environment_for
 from tests.restores import Approver
 from tests.servers import Cluster, Clusters
 
@@ -39,8 +42,9 @@ SERVED = (
     (16, False, "globals = true\n"),
 )
 
-#: The stores, each a folder.
+#: The stores that are folders, and the one that is a bucket, where the world has one.
 STORES = ("near", "far")
+REMOTE = "remote"
 
 #: What each host's worker takes, beside what its own spool holds: restores go where the files are.
 QUEUES = {"a": "backup,drill,restore", "b": "backup,drill"}
@@ -82,10 +86,17 @@ class World:
     """Everything, from `make` on until `close`."""
 
     def __init__(
-        self, folder: Path, clusters: Clusters, *, small: bool = False, ledger: Cluster | None = None
+        self,
+        folder: Path,
+        clusters: Clusters,
+        *,
+        small: bool = False,
+        ledger: Cluster | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
-        """`ledger` is the server that the ledger lies on; where there is none, it is a file."""
+        """`ledger` is the server that the ledger lies on (none: it is a file), `bucket` one more store."""
         self.folder = folder
+        self._bucket = bucket
         self._ledger_server = ledger
         self._small = small
         self.wires = Wires(folder / "wires")
@@ -94,6 +105,8 @@ class World:
         self._served = SERVED[:1] if small else SERVED
         self.servers = {version: clusters.get(version) for version, *_ in self._served}
         self.cutters = {version: Cutter(server.port) for version, server in self.servers.items()}
+        #: Before the bucket's server.
+        self.store_cutter = Cutter(bucket.port) if bucket else None
         self.sources: dict[str, Source] = {}
         self.hosts: list[Host] = []
         #: Held by whoever keeps the ledger from others.
@@ -146,6 +159,9 @@ class World:
             for name, source in self.sources.items()
         ]
         lines += [f'[stores.{name}]\ntype = "local"\npath = "{self.folder}/{name}"\n' for name in STORES]
+        if self._bucket is not None and self.store_cutter is not None:
+            lines.append(f'[stores.{REMOTE}]\ntype = "s3"\nbucket = "{self._bucket.name}"\n')
+            environment |= environment_for(f"http://127.0.0.1:{self.store_cutter.port}")
         lines.append(
             f'[notifiers.team]\ntype = "slack"\nurl = "http://127.0.0.1:{self.ear.server_port}/hook"\n'
         )
@@ -172,11 +188,12 @@ class World:
 
     def stores(self) -> dict[str, Store]:
         """The stores, by name."""
-        made = settings_of("local")
-        return {
-            name: open_store(made(name=name, type="local", path=self.folder / name))  # type: ignore[call-arg]
-            for name in STORES
-        }
+        found = [LocalSettings(name=name, type="local", path=self.folder / name) for name in STORES]
+        if self._bucket is not None:
+            found.append(
+                S3Settings(name=REMOTE, type="s3", bucket=self._bucket.name, endpoint=self._bucket.url)
+            )
+        return {settings.name: open_store(settings) for settings in found}
 
     def runs(self) -> list[Run]:
         """Every run that is no part of another, newest first."""
@@ -236,8 +253,9 @@ class World:
         self.redis.kill()
         self.ear.shutdown()
         self.ear.server_close()
-        for cutter in self.cutters.values():
-            cutter.close()
+        for cutter in (*self.cutters.values(), self.store_cutter):
+            if cutter is not None:
+                cutter.close()
         for source in self.sources.values():
             if isinstance(source, Served):
                 source.remove()
