@@ -31,7 +31,12 @@ def soak(count: int, targets: Targets) -> None:
             with Watch(process, lambda: here.count(OVER), here.messages) as watch:
                 for number in range(count):
                     app.send_task("backup", kwargs={"database": "small"}, queue="backup", ignore_result=True)
-                    eventually(lambda done=number: here.count(OVER) > done)
+                    try:
+                        eventually(lambda done=number: here.count(OVER) > done)
+                    except AssertionError:
+                        print(f"  backup {number + 1:,} does not end; the worker's last lines:")
+                        print("\n".join(here.log("worker").splitlines()[-40:]))
+                        raise
                 watch.until(count, 30)
             first = here.size()
             print_samples(watch)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from larder.ledger import tables
+from larder.ledger.newest import newest_of_each, parts
 from larder.manifest import Manifest, Previous
 from larder.naming import parse_backup_id
 
@@ -277,6 +278,15 @@ class Backups:
     def all(self, database: str | None = None) -> dict[str, Backup]:
         """Every backup, or every one of a database, by its id."""
         return self._load(*([] if database is None else [tables.backups.c.database == database]))
+
+    def newest(self) -> dict[str, Backup]:
+        """The newest backup of each database, by the database's name."""
+        with self._engine.connect().execution_options(reads=True) as connection:
+            ids = [found for _, found in newest_of_each(connection, [tables.backups.c.id])]
+        found = [
+            backup for some in parts(ids) for backup in self._load(tables.backups.c.id.in_(some)).values()
+        ]
+        return {backup.database: backup for backup in found}
 
     def _load(self, *wanted: sa.ColumnElement[bool]) -> dict[str, Backup]:
         columns = [tables.backups.c[name] for name in _COLUMNS]

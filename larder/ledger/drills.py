@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from larder.errors import NotFoundError
 from larder.ledger import tables
 from larder.ledger.backups import Backups
+from larder.ledger.newest import newest_of_each, parts
 from larder.ledger.runs import Run, Runs
 
 #: `proven`: what came back is what was there. `broken`: it is not. `failed`: nothing could be proven.
@@ -101,6 +102,16 @@ class Drills:
         if outcome is not None:
             wanted.append(tables.drills.c.outcome == outcome)
         return self._select(*wanted, limit=limit)
+
+    def last(self) -> dict[str, Drill]:
+        """The newest drill of each database that has come to anything, by the database's name."""
+        over = tables.drills.c.outcome.is_not(None)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            ids = [found for _, found in newest_of_each(connection, [tables.drills.c.run], over)]
+        found = [
+            drill for some in parts(ids) for drill in self._select(tables.drills.c.run.in_(some), limit=None)
+        ]
+        return {drill.database: drill for drill in found}
 
     def between(self, start: datetime, end: datetime) -> list[Drill]:
         """The drills that began from `start` on and before `end`, oldest first."""

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from larder.errors import BusyError, LarderError, NotFoundError
 from larder.ledger import tables
 from larder.ledger.hosts import could_have_renewed
+from larder.ledger.newest import AT_ONCE, newest_of_each, parts
 from larder.naming import backup_id, stamp_of
 
 State = Literal["queued", "running", "stored", "done", "failed"]
@@ -59,6 +60,9 @@ QUEUE_PATIENCE = timedelta(hours=1)
 
 #: How long a restore that was lost while it exchanged names is left to a worker that goes on with it.
 SWAP_PATIENCE = timedelta(minutes=15)
+
+#: How many of the runs that are not over are looked at: a flood may have one for each database.
+MOST_ACTIVE = 1000
 
 #: How often a run that another process snatched away is tried to be created again.
 _CREATE_ATTEMPTS = 5
@@ -234,6 +238,23 @@ class Runs:
         if over:
             wanted.append(tables.runs.c.state.not_in(tables.ACTIVE))
         return self.select(*wanted, limit=limit)
+
+    def last_over(self) -> dict[str, Run]:
+        """The newest backup run of each database that is over, by the database's name."""
+        over = tables.runs.c.state.not_in(tables.ACTIVE)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            kind = tables.runs.c.kind == "backup"
+            ids = [found for _, found in newest_of_each(connection, [tables.runs.c.id], kind, over)]
+            runs = [
+                run
+                for some in parts(ids)
+                for run in self._load(connection, tables.runs.c.id.in_(some), limit=AT_ONCE)
+            ]
+        return {run.database: run for run in runs}
+
+    def active(self) -> list[Run]:
+        """The runs of every kind that are not over, newest first, at most `MOST_ACTIVE`."""
+        return self.select(tables.runs.c.state.in_(tables.ACTIVE), limit=MOST_ACTIVE)
 
     def between(self, start: datetime, end: datetime) -> list[Passage]:
         """The runs of every kind that began from `start` on and before `end`, oldest first."""

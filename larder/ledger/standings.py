@@ -6,17 +6,15 @@ a few, and looks at the newest rows of each database, not at all that there are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from larder.ledger import tables
+from larder.ledger.newest import databases_in, newest_of_each, parts
 from larder.objectives import Facts
-
-#: How many names one statement asks for.
-_AT_ONCE = 500
 
 
 class Standings:
@@ -54,7 +52,7 @@ class Standings:
         found: dict[str, datetime] = {}
         runs = tables.runs.c
         with self._engine.connect().execution_options(reads=True) as connection:
-            for some in _parts(databases):
+            for some in parts(databases):
                 query = sa.select(runs.database, sa.func.max(runs.created)).where(
                     runs.database.in_(some), runs.kind == "backup"
                 )
@@ -66,7 +64,7 @@ class Standings:
 
         One that failed has proven nothing, and is made up for a day later.
         """
-        backups, drills, names = tables.backups.c, tables.drills.c, _databases_in(tables.backups)
+        backups, drills, names = tables.backups.c, tables.drills.c, databases_in(tables.backups)
         counts = sa.or_(
             drills.outcome.is_(None),
             drills.outcome != "failed",
@@ -84,37 +82,10 @@ def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, Any]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _databases_in(table: sa.Table) -> sa.CTE:
-    """The names in a table's column `database`, found by a jump from each to the next: its rows are many for each."""
-    database = table.c.database
-    names = sa.select(sa.func.min(database).label("name")).cte(f"{table.name}_databases", recursive=True)
-    following = sa.select(sa.func.min(database)).where(database > names.c.name).scalar_subquery()
-    return names.union_all(sa.select(following).where(names.c.name.is_not(None)))
-
-
-def _of_newest(
-    connection: sa.Connection, values: Sequence[sa.Column[Any]], *wanted: sa.ColumnElement[bool]
-) -> Iterator[tuple[Any, ...]]:
-    """Each database, and `values` of the newest of its rows that are `wanted`; no row where it has none."""
-    table = values[0].table
-    assert isinstance(table, sa.Table)  # noqa: S101 - they are columns of the ledger's own tables
-    names, found, key = _databases_in(table), table.alias("found"), next(iter(table.primary_key.columns))
-    newest = (
-        sa.select(key)
-        .where(table.c.database == names.c.name, *wanted)
-        .order_by(table.c.created.desc(), key.desc())
-        .limit(1)
-        .correlate(names)
-        .scalar_subquery()
-    )
-    query = sa.select(names.c.name, *(found.c[value.name] for value in values))
-    yield from map(tuple, connection.execute(query.join_from(names, found, found.c[key.name] == newest)))
-
-
 def _newest(connection: sa.Connection) -> dict[str, datetime]:
     """When the newest backup of each database was taken that is not broken and has a good copy."""
     backups = tables.backups.c
-    found = _of_newest(connection, [backups.created], backups.proof != "broken", _has_good_copy())
+    found = newest_of_each(connection, [backups.created], backups.proof != "broken", _has_good_copy())
     return {row[0]: row[1] for row in found}
 
 
@@ -127,7 +98,9 @@ def _has_good_copy() -> sa.ColumnElement[bool]:
 def _proven(connection: sa.Connection) -> dict[str, tuple[str, datetime]]:
     """The newest proven backup of each database that has a good copy, and when it was taken."""
     backups = tables.backups.c
-    found = _of_newest(connection, [backups.id, backups.created], backups.proof == "proven", _has_good_copy())
+    found = newest_of_each(
+        connection, [backups.id, backups.created], backups.proof == "proven", _has_good_copy()
+    )
     return {row[0]: (row[1], row[2]) for row in found}
 
 
@@ -147,7 +120,7 @@ def _last_by_clock(connection: sa.Connection, clock: Collection[str]) -> dict[st
     """The backup that the last drill of each database was of, of those that the clock began and that are over."""
     drills = tables.drills.c
     over = drills.outcome.is_not(None)
-    found = _of_newest(connection, [drills.backup], drills.trigger.in_(clock), over)
+    found = newest_of_each(connection, [drills.backup], drills.trigger.in_(clock), over)
     return {row[0]: row[1] for row in found}
 
 
@@ -155,7 +128,7 @@ def _last_recovery(connection: sa.Connection) -> dict[str, float]:
     """How long the last recovery of each database took that proved one of its backups."""
     drills = tables.drills.c
     measured = drills.recovery_seconds.is_not(None)
-    found = _of_newest(connection, [drills.recovery_seconds], drills.outcome == "proven", measured)
+    found = newest_of_each(connection, [drills.recovery_seconds], drills.outcome == "proven", measured)
     return {row[0]: row[1] for row in found}
 
 
@@ -163,15 +136,9 @@ def _first_seen(connection: sa.Connection) -> dict[str, datetime]:
     """When the first run of each database began, or its oldest backup was taken: a ledger may be new."""
     found: dict[str, datetime] = {}
     for table in (tables.runs, tables.backups):
-        names = _databases_in(table)
+        names = databases_in(table)
         first = sa.select(sa.func.min(table.c.created)).where(table.c.database == names.c.name)
         query = sa.select(names.c.name, first.correlate(names).scalar_subquery())
         for name, created in connection.execute(query.where(names.c.name.is_not(None))):
             found[name] = min(created, found.get(name, created))
     return found
-
-
-def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """A statement takes so many values, and no more."""
-    for start in range(0, len(names), _AT_ONCE):
-        yield names[start : start + _AT_ONCE]
