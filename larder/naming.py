@@ -32,6 +32,11 @@ def stamp_of(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime(_STAMP)
 
 
+def moment_of(stamp: str) -> datetime:
+    """The moment, in UTC, that a stamp names."""
+    return datetime.strptime(f"{stamp}+0000", f"{_STAMP}%z")
+
+
 def artifact_name(engine: str, stamp: str, suffix: str, codec_suffix: str) -> str:
     """`backup_postgres_20251016_020000.sql.gz`."""
     return f"backup_{engine}_{stamp}{suffix}{codec_suffix}"

@@ -14,7 +14,7 @@ from larder.errors import BusyError, LarderError, NotFoundError
 from larder.ledger import tables
 from larder.ledger.hosts import could_have_renewed
 from larder.ledger.newest import AT_ONCE, newest_of_each, parts
-from larder.naming import backup_id, stamp_of
+from larder.naming import backup_id, moment_of, stamp_of
 
 State = Literal["queued", "running", "stored", "done", "failed"]
 
@@ -60,6 +60,9 @@ QUEUE_PATIENCE = timedelta(hours=1)
 
 #: How long a restore that was lost while it exchanged names is left to a worker that goes on with it.
 SWAP_PATIENCE = timedelta(minutes=15)
+
+#: How far stamps may be ahead of the clock where backups of a database follow each other faster than seconds.
+_MOST_AHEAD = timedelta(hours=1)
 
 #: How many of the runs that are not over are looked at: a flood may have one for each database.
 MOST_ACTIVE = 1000
@@ -444,12 +447,15 @@ class Runs:
         return self._load(connection, tables.runs.c.id == run_id, limit=1)[0]
 
     def _free_stamp(self, connection: sa.Connection, database: str, now: datetime) -> str:
-        """The present second, or the next one that no run of the database has taken: file names hold seconds."""
-        newest = connection.execute(
-            sa.select(sa.func.max(tables.runs.c.stamp)).where(tables.runs.c.database == database)
-        ).scalar()
-        moment = now
-        while newest is not None and stamp_of(moment) <= newest < stamp_of(now + timedelta(minutes=1)):
+        """The present second, or the next one that no run of the database has taken: file names hold seconds.
+
+        It is later than all that were taken, unless a clock was far ahead then.
+        """
+        runs = tables.runs.c
+        query = sa.select(runs.stamp).where(runs.database == database, runs.stamp >= stamp_of(now))
+        taken = set(connection.execute(query).scalars())
+        moment = max((moment_of(one) for one in taken if one < stamp_of(now + _MOST_AHEAD)), default=now)
+        while stamp_of(moment) in taken:
             moment += timedelta(seconds=1)
         return stamp_of(moment)
 

@@ -28,6 +28,7 @@ from larder.ledger import Ledger, open_ledger, schema, tables
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
 from larder.manifest import Content, File, Manifest
+from larder.naming import stamp_of
 from tests.losses import expire
 
 
@@ -104,6 +105,33 @@ def test_one_run_at_a_time_for_a_database(ledger: Ledger) -> None:
     begin(ledger, "crm")
     pass_through(ledger, run, *BACKUP_STEPS)
     begin(ledger)
+
+
+def over_at(ledger: Ledger, moment: datetime) -> None:
+    """A run that is over, and has taken the second of `moment`."""
+    run = begin(ledger)
+    ledger.runs.abandon(run.id, LarderError("enough"))
+    with ledger._engine.begin() as connection:
+        this = tables.runs.c.id == run.id
+        connection.execute(tables.runs.update().where(this).values(stamp=stamp_of(moment)))
+
+
+def test_backups_that_follow_each_other_faster_than_seconds_keep_their_order(ledger: Ledger) -> None:
+    far = datetime.now(UTC) + timedelta(minutes=5)
+    for second in range(3):
+        over_at(ledger, far + timedelta(seconds=second))
+    assert begin(ledger).stamp == stamp_of(far + timedelta(seconds=3))
+
+
+def test_a_clock_that_was_set_back_by_days_leaves_seconds_that_are_taken(ledger: Ledger) -> None:
+    over_at(ledger, datetime.now(UTC) + timedelta(days=2))
+    now = datetime.now(UTC)
+    taken = {stamp_of(now + timedelta(seconds=second)) for second in range(100)}
+    for second in range(100):
+        over_at(ledger, now + timedelta(seconds=second))
+    run = begin(ledger)
+    assert run.stamp not in taken
+    assert run.stamp < stamp_of(now + timedelta(hours=1))
 
 
 def test_two_schedulers_make_one_run_of_a_slot(ledger: Ledger) -> None:
