@@ -122,7 +122,7 @@ def _watched(here: Fleet, targets: Targets, process: int, count: int) -> None:
     passes = [
         float(one) for one in re.findall(r"Task guard\[.*?\] succeeded in ([\d.e-]+)s", here.log("worker"))
     ]
-    targets.check("minutes without a guard", int(seconds // 60) - len(passes), 1)
+    targets.check("minutes without a guard", max(int(seconds // 60) - len(passes), 0), 1)
     if passes:
         targets.note(
             f"guard's {len(passes)} passes in the worker, on the clock",

@@ -9,17 +9,18 @@ from larder.ledger.drills import Finding, Outcome
 from larder.ledger.leases import Lease
 from larder.ledger.runs import DRILL_STEPS
 from larder.manifest import Content, File, Manifest
-from larder.naming import backup_id, stamp_of
+from larder.manifest_fields import TIME
+from larder.naming import backup_id, moment_of, stamp_of
 
 
-def keep(ledger: Ledger, database: str, created: datetime) -> str:
-    """A backup with one copy, in the store `nas`; gives its id."""
-    stamp = stamp_of(created)
-    manifest = Manifest(
-        backup=backup_id(database, stamp),
+def manifest_of(backup: str) -> Manifest:
+    """A manifest of the backup that is called so."""
+    database, _, stamp = backup.partition("/")
+    return Manifest(
+        backup=backup,
         database=database,
         engine="sqlite",
-        created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=moment_of(stamp).strftime(TIME),
         artifact=File(f"backup_sqlite_{stamp}.db", 1, "0" * 64),
         raw=Content(1, "0" * 64),
         encoding=(),
@@ -32,6 +33,11 @@ def keep(ledger: Ledger, database: str, created: datetime) -> str:
         host="h",
         larder="0.1.0",
     )
+
+
+def keep(ledger: Ledger, database: str, created: datetime) -> str:
+    """A backup with one copy, in the store `nas`; gives its id."""
+    manifest = manifest_of(backup_id(database, stamp_of(created)))
     ledger.backups.adopt(manifest, {"nas": manifest.artifact.name})
     return manifest.backup
 

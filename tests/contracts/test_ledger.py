@@ -27,31 +27,9 @@ from larder.errors import (
 from larder.ledger import Ledger, open_ledger, schema, tables
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
-from larder.manifest import Content, File, Manifest
 from larder.naming import stamp_of
 from tests.losses import expire
-
-
-def manifest_of_test(backup: str) -> Manifest:
-    """A manifest of the backup that is called so."""
-    stamp = backup.partition("/")[2]
-    return Manifest(
-        backup=backup,
-        database=backup.partition("/")[0],
-        engine="sqlite",
-        created=datetime.strptime(f"{stamp}Z", "%Y%m%d_%H%M%S%z").strftime("%Y-%m-%dT%H:%M:%SZ"),
-        artifact=File(f"backup_sqlite_{stamp}.db", 1, "0" * 64),
-        raw=Content(1, "0" * 64),
-        encoding=(),
-        form="file",
-        suffix=".db",
-        server_version="3",
-        tool="sqlite3",
-        fingerprint={},
-        run="r",
-        host="h",
-        larder="0.1.0",
-    )
+from tests.standings import manifest_of
 
 
 @contextmanager
@@ -309,7 +287,7 @@ def test_each_store_has_an_upload_of_its_own(ledger: Ledger) -> None:
 def test_a_run_that_fails_keeps_what_it_has_made(ledger: Ledger) -> None:
     run = begin(ledger)
     pass_through(ledger, run, "dump", "compress", "checksum")
-    manifest = manifest_of_test(run.backup)
+    manifest = manifest_of(run.backup)
 
     def record(connection: sa.Connection) -> None:
         ledger.backups.record(connection, manifest, {"local": "a"}, verified=datetime.now(UTC))
@@ -324,7 +302,7 @@ def test_a_run_that_fails_keeps_what_it_has_made(ledger: Ledger) -> None:
 def record(ledger: Ledger, backup: str, *stores: str) -> None:
     with ledger._engine.begin() as connection:
         keys = dict.fromkeys(stores, "key")
-        ledger.backups.record(connection, manifest_of_test(backup), keys, verified=datetime.now(UTC))
+        ledger.backups.record(connection, manifest_of(backup), keys, verified=datetime.now(UTC))
 
 
 def test_a_broken_copy_makes_a_backup_broken_only_when_none_is_good(ledger: Ledger) -> None:
@@ -374,7 +352,7 @@ def test_a_backup_names_the_one_before_it(ledger: Ledger) -> None:
     assert found is not None
     assert (found.backup, found.sha256) == (
         "shop/20251016_020000",
-        manifest_of_test("shop/20251016_020000").digest,
+        manifest_of("shop/20251016_020000").digest,
     )
     assert ledger.backups.newest_manifest("shop", "shop/20251015_020000") is None
 
@@ -382,8 +360,8 @@ def test_a_backup_names_the_one_before_it(ledger: Ledger) -> None:
 def test_found_copies_are_adopted_and_known_ones_left_alone(ledger: Ledger) -> None:
     record(ledger, "shop/20251016_020000", "local")
     ledger.backups.checked("shop/20251016_020000", "local", "its bytes were altered")
-    ledger.backups.adopt(manifest_of_test("shop/20251016_020000"), {"local": "a", "offsite": "b"})
-    ledger.backups.adopt(manifest_of_test("shop/20251017_020000"), {"offsite": "c"})
+    ledger.backups.adopt(manifest_of("shop/20251016_020000"), {"local": "a", "offsite": "b"})
+    ledger.backups.adopt(manifest_of("shop/20251017_020000"), {"offsite": "c"})
     found = ledger.backups.all("shop")
     assert found["shop/20251016_020000"].copies["local"].problem == "its bytes were altered"
     assert found["shop/20251016_020000"].copies["offsite"].verified is None
