@@ -26,6 +26,16 @@ HEAD = "0007"
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT = 30
 
+#: Seconds after which PostgreSQL ends a transaction in which nothing happens: whoever began it was stopped on the way,
+#: with its machine or without, and holds locks that all others wait for. Nobody tells people for as long.
+FROZEN = 120
+
+#: A connection is taken for dead two minutes after the server's machine was last heard of.
+_KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+
+#: PostgreSQL's code for it: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_IDLE_IN_TRANSACTION = "25P03"
+
 #: Any number that no other user of the same PostgreSQL takes for its own lock: "larder" in ASCII.
 _ADVISORY_LOCK = int.from_bytes(b"larder")
 
@@ -77,7 +87,28 @@ def _sqlite(url: str) -> sa.Engine:
 
 def _postgres(url: str) -> sa.Engine:
     parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
-    return sa.create_engine(parsed, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10})
+    engine = sa.create_engine(
+        parsed, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10, **_KEEPALIVES}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('lock_timeout', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false)",
+                [f"{BUSY_TIMEOUT}s", f"{FROZEN}s"],
+            )
+        connection.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _ended(context: sa.engine.ExceptionContext) -> None:
+        # The driver files it under the server's own faults; to whoever was stopped the ledger was away, and is back.
+        error = context.original_exception
+        if getattr(error, "sqlstate", None) == _IDLE_IN_TRANSACTION:
+            raise sa.exc.OperationalError(context.statement, None, error) from error
+
+    return engine
 
 
 def _migrate(engine: sa.Engine, revision: str) -> None:
@@ -113,12 +144,12 @@ def _revision(engine: sa.Engine) -> str | None:
 @contextmanager
 def _migration_lock(engine: sa.Engine) -> Iterator[None]:
     if engine.dialect.name == "postgresql":
-        with engine.connect() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(_ADVISORY_LOCK)))
-            try:
-                yield
-            finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(_ADVISORY_LOCK)))
+        with engine.begin() as connection:
+            # A ledger of years takes its time, and whoever waits for that does nothing meanwhile.
+            for patience in ("lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(sa.select(sa.func.set_config(patience, "0", True)))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            yield
         return
     descriptor = os.open(f"{engine.url.database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -110,6 +110,31 @@ def test_a_clock_that_was_set_back_by_days_leaves_seconds_that_are_taken(ledger:
     run = begin(ledger)
     assert run.stamp not in taken
     assert run.stamp < stamp_of(now + timedelta(hours=1))
+
+
+def test_a_process_that_is_stopped_with_locks_keeps_nobody_from_the_ledger_for_long(
+    empty_postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "FROZEN", 1)
+    with closing(open_ledger(empty_postgres_database)) as ledger:
+        run = begin(ledger)
+        with ledger._engine.connect() as stopped:
+            stopped.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(progress="1 %"))
+            take(ledger, run, "dump")
+            with pytest.raises(sa.exc.OperationalError, match="idle-in-transaction"):
+                stopped.commit()
+
+
+def test_nobody_waits_for_a_lock_of_the_ledger_for_ever(
+    empty_postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT", 1)
+    with closing(open_ledger(empty_postgres_database)) as ledger:
+        run = begin(ledger)
+        with ledger._engine.begin() as holder:
+            holder.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(progress="1 %"))
+            with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+                take(ledger, run, "dump")
 
 
 def test_two_schedulers_make_one_run_of_a_slot(ledger: Ledger) -> None:

@@ -39,6 +39,7 @@ _SHORT: list[tuple[Any, str, timedelta | float]] = [
     (keeping, "_PAUSE", 0.2),
     (keeping, "COMMIT_PATIENCE", 30),
     (schema, "BUSY_TIMEOUT", 2),
+    (schema, "FROZEN", 3),
     (local, "STALE", 20),
 ]
 
