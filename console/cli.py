@@ -184,6 +184,26 @@ def _doctor(*, as_json: bool) -> int:
     return doctor.print_checks(as_json=as_json)
 
 
+@command("console")
+@click.option("--host", metavar="ADDRESS", help="Listen here, whatever larder.toml says.")
+@click.option("--port", type=click.IntRange(1, 65535), help="And at this port.")
+def _console(*, host: str | None, port: int | None, as_json: bool) -> int:
+    """Serve the page, the API and the metrics, until it is ended.
+
+    For this machine only, at http://127.0.0.1:8000/, until LARDER_CONSOLE_PASSWORD is set or a proxy is configured that
+    people log in at ([console] in larder.toml). With CRON_SECRET, /api/cron/backup begins backups.
+
+    \b
+    Examples:
+      larder console
+      LARDER_CONSOLE_PASSWORD=… larder console --host 0.0.0.0
+      curl -f http://127.0.0.1:8000/api/health
+    """
+    from console.web.serve import serve  # noqa: PLC0415 - brings the web's libraries, which no other command needs
+
+    return serve(host, port, as_json=as_json)
+
+
 @main.group("catalog")
 def _catalog() -> None:
     """Work with what the stores hold, and the ledger's record of it."""

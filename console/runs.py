@@ -18,7 +18,7 @@ def print_runs(database: str | None, *, failed: bool, limit: int, as_json: bool)
         context.settings().database(database)
     found = context.ledger().runs.latest(database, kind=None, failed=failed, limit=limit)
     if as_json:
-        output.print_json([_document(run) for run in found])
+        output.print_json([document_of(run) for run in found])
         return 0
     rows = [
         (
@@ -77,7 +77,8 @@ def _what(run: Run) -> str:
     return " ".join(filter(None, [run.step, run.progress]))
 
 
-def _document(run: Run) -> dict[str, Any]:
+def document_of(run: Run) -> dict[str, Any]:
+    """A run as `larder runs --json` prints it. Times in seconds."""
     return {
         "run": run.id,
         "kind": run.kind,

@@ -22,6 +22,7 @@ from larder.naming import DATABASE_NAME
 from larder.problems import Problems, nearest
 from larder.settings import (
     ApproverSettings,
+    ConsoleSettings,
     DatabaseSettings,
     Environment,
     General,
@@ -51,6 +52,9 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: The tables that hold tables: [databases.NAME].
 SECTIONS = ("databases", "stores", "notifiers", "signers", "approvers")
+
+#: The table that stands by itself.
+_CONSOLE = "console"
 
 #: The kind, and the name, of the store that BACKUP_S3_BUCKET alone makes.
 _BUCKET_STORE = "s3"
@@ -137,8 +141,8 @@ class _Reader:
     def settings(self) -> Settings:
         """All settings, as far as they could be read."""
         tables = {section: self._tables(section) for section in SECTIONS}
-        rest = {key: value for key, value in self.raw.items() if key not in SECTIONS}
-        general = self.problems.validate(General, rest, "", siblings=SECTIONS) or General()
+        rest = {key: value for key, value in self.raw.items() if key not in (*SECTIONS, _CONSOLE)}
+        general = self.problems.validate(General, rest, "", siblings=(*SECTIONS, _CONSOLE)) or General()
         backup_dir = (self.environment.backup_dir or self.base / general.backup_dir).absolute()
         state_dir = self._state_dir(general, backup_dir)
         stores = self._stores(tables["stores"], backup_dir, state_dir)
@@ -163,6 +167,8 @@ class _Reader:
             notifiers=self._notifiers(tables["notifiers"]),
             signers=(signers := self._keys("signers", tables, SignerSettings)),
             approvers=self._approvers(tables, signers),
+            console=self._console(),
+            cron_secret=self.environment.cron_secret,
             request_life=general.request_life,
             token_life=general.token_life,
             signing_key=(self.base / general.signing_key).absolute() if general.signing_key else None,
@@ -278,6 +284,17 @@ class _Reader:
             else:
                 found["slack"] = NotifierSettings(name="slack", url=slack)
         return found
+
+    def _console(self) -> ConsoleSettings:
+        """The table [console], and the password that the environment has, where the file has none."""
+        raw = self.raw.get(_CONSOLE, {})
+        if not isinstance(raw, dict):
+            self.problems.add(_CONSOLE, "has to be a table", f"write [{_CONSOLE}] above its keys")
+            return ConsoleSettings()
+        table = self._from_variable(raw, _CONSOLE, "password")
+        found = self.problems.validate(ConsoleSettings, table, _CONSOLE) or ConsoleSettings()
+        password = found.password or self.environment.larder_console_password
+        return found.model_copy(update={"password": password})
 
     def _keys(self, section: str, tables: dict[str, dict[str, Raw]], kind: type[Key]) -> dict[str, Key]:
         """The public keys of a section by name; one that two names have is a mistake."""
@@ -408,5 +425,7 @@ def _register_secrets(settings: Settings) -> None:
     for url in (*brokers, settings.ledger_url.get_secret_value()):
         for value in databases.secrets_in(url):
             secret.register(value)
+    for word in filter(None, (settings.cron_secret, settings.console.password)):
+        secret.register(word.get_secret_value())
     if settings.sentry_dsn is not None:
         secret.register(urlsplit(settings.sentry_dsn.get_secret_value()).username or "")

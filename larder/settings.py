@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -290,6 +291,51 @@ class NotifierSettings(Table):
         return one_of(value, notifiers.words())
 
 
+class ConsoleSettings(Table):
+    """Where the console listens, and who gets in."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="the address that it listens at")
+    port: Annotated[Whole, Field(ge=1, le=65535)] = Field(
+        default=8000, description="the port that it listens at"
+    )
+    user: str = Field(default="larder", min_length=1, description="who logs in with the password")
+    password: SecretStr | None = Field(
+        default=None,
+        description="the password; or password_env, or LARDER_CONSOLE_PASSWORD in the environment",
+    )
+    proxy_header: str | None = Field(
+        default=None,
+        pattern="^[A-Za-z0-9-]{1,64}$",
+        description="the header in which a proxy names who has logged in there, instead of a password",
+    )
+    proxies: tuple[str, ...] = Field(
+        default=("127.0.0.1", "::1"),
+        description="the proxies whose header is believed, addresses or networks",
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description="names that it is reached by, beside localhost; without a login, no others are",
+    )
+    flower_url: str | None = Field(
+        default=None, pattern="^https?://", description="where Flower is, for a link"
+    )
+
+    @field_validator("proxies")
+    @classmethod
+    def _proxies(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                ip_network(value, strict=False)
+            except ValueError:
+                raise ValueError(f"'{value}' is no address and no network") from None
+        return values
+
+    @property
+    def has_login(self) -> bool:
+        """Whether anybody has to say who they are."""
+        return self.password is not None or self.proxy_header is not None
+
+
 class SignerSettings(Table):
     """One key that manifests may be signed with."""
 
@@ -361,6 +407,8 @@ class Environment(Table):
     backup_s3_bucket: str | None = None
     slack_webhook_url: Webhook | None = None
     sentry_dsn: SecretStr | None = None
+    cron_secret: SecretStr | None = None
+    larder_console_password: SecretStr | None = None
     redis_url: SecretStr | None = None
     larder_ledger_url: SecretStr | None = None
     larder_config: Folder | None = None
@@ -418,6 +466,9 @@ class Settings:
     signers: Mapping[str, SignerSettings] = field(default_factory=dict)
     #: Who may approve restores; none configured: nobody.
     approvers: Mapping[str, ApproverSettings] = field(default_factory=dict)
+    #: Where the console listens, and what starts backups by HTTP; None: nothing does.
+    console: ConsoleSettings = field(default_factory=ConsoleSettings)
+    cron_secret: SecretStr | None = None
     #: Seconds that a request for a restore can be approved, and that an approval can be used.
     request_life: int = DAY
     token_life: int = 900

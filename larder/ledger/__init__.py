@@ -43,7 +43,10 @@ from larder.ledger.signers import Signers
 from larder.ledger.slots import Slots
 from larder.ledger.standings import Standings
 
-__all__ = ["Ledger", "open_ledger"]
+__all__ = ["AwayError", "Ledger", "open_ledger"]
+
+#: What is raised where the ledger's database does not answer, or not in time.
+AwayError = sa.exc.OperationalError
 
 
 class Ledger:

@@ -279,6 +279,17 @@ class Backups:
         """Every backup, or every one of a database, by its id."""
         return self._load(*([] if database is None else [tables.backups.c.database == database]))
 
+    def latest(self, database: str | None, limit: int, before: Backup | None = None) -> list[Backup]:
+        """The newest backups, newest first: of one database, or older than the backup `before`."""
+        row = tables.backups.c
+        query = sa.select(row.id).order_by(row.created.desc(), row.id.desc()).limit(limit)
+        if database is not None:
+            query = query.where(row.database == database)
+        if before is not None:
+            older = sa.and_(row.created == before.created, row.id < before.id)
+            query = query.where(sa.or_(row.created < before.created, older))
+        return list(self._load(row.id.in_(query)).values())[::-1]
+
     def newest(self) -> dict[str, Backup]:
         """The newest backup of each database, by the database's name."""
         with self._engine.connect().execution_options(reads=True) as connection:

@@ -42,6 +42,10 @@ class Host:
         """Whether it is there, and has been for so long that every lease that it holds is renewed."""
         return abs(now - self.seen) <= GAP and now - self.since >= SETTLE
 
+    def is_there(self, now: datetime) -> bool:
+        """Whether it was heard of lately."""
+        return abs(now - self.seen) <= GAP
+
     def gone(self, now: datetime) -> bool:
         """Whether nobody waits for it any more."""
         return now - self.seen > HOST_PATIENCE

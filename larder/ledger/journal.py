@@ -36,6 +36,14 @@ class Journal:
                 tables.lines.insert().values(run=run_id, moment=datetime.now(UTC), level=level, text=text)
             )
 
+    def last(self, run_id: str, count: int) -> list[Line]:
+        """The last `count` lines of the run, oldest first."""
+        lines = tables.lines.c
+        query = sa.select(lines.id, lines.moment, lines.level, lines.text).where(lines.run == run_id)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            found = connection.execute(query.order_by(lines.id.desc()).limit(count))
+            return [Line(*row) for row in found][::-1]
+
     def read(self, run_id: str, after: int = 0) -> list[Line]:
         """The run's lines with an id larger than `after`, oldest first."""
         query = (

@@ -255,6 +255,20 @@ class Runs:
             ]
         return {run.database: run for run in runs}
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many runs there are of each kind and state."""
+        runs = tables.runs.c
+        query = sa.select(runs.kind, runs.state, sa.func.count()).group_by(runs.kind, runs.state)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return {(kind, state): count for kind, state, count in connection.execute(query)}
+
+    def failed(self) -> dict[str, int]:
+        """How many backup runs of each database have failed."""
+        runs = tables.runs.c
+        query = sa.select(runs.database, sa.func.count()).where(runs.state == "failed", runs.kind == "backup")
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(runs.database))}
+
     def active(self) -> list[Run]:
         """The runs of every kind that are not over, newest first, at most `MOST_ACTIVE`."""
         return self.select(tables.runs.c.state.in_(tables.ACTIVE), limit=MOST_ACTIVE)
