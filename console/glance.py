@@ -63,6 +63,11 @@ class Glance:
         copies = self.newest.copies if self.newest else {}
         return [f"{store}: {copy.problem}" for store, copy in sorted(copies.items()) if copy.problem]
 
+    @property
+    def by_name(self) -> dict[str, Objective]:
+        """The objectives by their words in the configuration."""
+        return {objective.name: objective for objective in self.objectives}
+
     def remarks(self) -> Iterator[str]:
         """What somebody should know of it, a line each."""
         if self.newest and self.missing_stores:

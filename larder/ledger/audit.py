@@ -77,11 +77,19 @@ class Audit:
         query = sa.select(tables.audit).order_by(tables.audit.c.number)
         if request is not None:
             query = query.where(tables.audit.c.request == request)
+        return self._entries(query)
+
+    def _entries(self, query: sa.Select[Any]) -> list[Entry]:
         with self._engine.connect().execution_options(reads=True) as connection:
             return [
                 Entry(**{**row, "facts": _facts(row["facts"])})
                 for row in connection.execute(query).mappings()
             ]
+
+    def last(self, count: int) -> list[Entry]:
+        """The last `count` rows, newest first."""
+        query = sa.select(tables.audit).order_by(tables.audit.c.number.desc()).limit(count)
+        return self._entries(query)
 
     def between(self, start: datetime, end: datetime) -> list[dict[str, Any]]:
         """The rows from the first to the last that was written from `start` on and before `end`, oldest first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -289,6 +289,18 @@ class Backups:
             older = sa.and_(row.created == before.created, row.id < before.id)
             query = query.where(sa.or_(row.created < before.created, older))
         return list(self._load(row.id.in_(query)).values())[::-1]
+
+    def sizes(self, databases: Sequence[str], since: datetime) -> dict[str, list[tuple[datetime, float]]]:
+        """When the backups of each of `databases` were taken since then, and their sizes in bytes, oldest first."""
+        row = tables.backups.c
+        query = sa.select(row.database, row.created, row.size).where(row.created >= since)
+        found: dict[str, list[tuple[datetime, float]]] = {}
+        with self._engine.connect().execution_options(reads=True) as connection:
+            for some in parts(databases):
+                asked = query.where(row.database.in_(some)).order_by(row.created)
+                for name, created, size in connection.execute(asked):
+                    found.setdefault(name, []).append((created, float(size)))
+        return found
 
     def newest(self) -> dict[str, Backup]:
         """The newest backup of each database, by the database's name."""

@@ -255,6 +255,20 @@ class Runs:
             ]
         return {run.database: run for run in runs}
 
+    def times(self, databases: Sequence[str], since: datetime) -> dict[str, list[tuple[datetime, float]]]:
+        """When stored backup runs of each of `databases` began since then, and their seconds, oldest first."""
+        row = tables.runs.c
+        query = sa.select(row.database, row.created, row.finished).where(
+            row.created >= since, row.kind == "backup", row.state == "stored", row.parent.is_(None)
+        )
+        found: dict[str, list[tuple[datetime, float]]] = {}
+        with self._engine.connect().execution_options(reads=True) as connection:
+            for some in parts(databases):
+                asked = query.where(row.database.in_(some)).order_by(row.created)
+                for name, created, finished in connection.execute(asked):
+                    found.setdefault(name, []).append((created, (finished - created).total_seconds()))
+        return found
+
     def counts(self) -> dict[tuple[str, str], int]:
         """How many runs there are of each kind and state."""
         runs = tables.runs.c
