@@ -99,7 +99,7 @@ class Login:
             return None
         user, answer = self._who(connection)
         connection.scope["user"] = user
-        if user is not None or (is_open and (answer is None or "detailed" not in connection.query_params)):
+        if user is not None or (is_open and "detailed" not in connection.query_params):
             return None
         return answer or self._ask()
 
