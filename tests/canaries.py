@@ -191,15 +191,18 @@ class Watch:
                 continue
 
     def _ls(self) -> None:
-        for path in self._spool.rglob("*"):
-            try:
-                found = path.lstat()
-                if found.st_mode & 0o077 and not stat.S_ISLNK(found.st_mode):
-                    self.open_to_others.add(f"{path} {stat.filemode(found.st_mode)}")
-                if stat.S_ISREG(found.st_mode) and found.st_size < 65536:
-                    self.spooled.add(path.read_bytes())
-            except OSError:
-                continue
+        # Folders go while they are walked through, which `Path.rglob` raises for, and `os.walk` passes over.
+        for folder, folders, files in os.walk(self._spool):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                try:
+                    found = path.lstat()
+                    if found.st_mode & 0o077 and not stat.S_ISLNK(found.st_mode):
+                        self.open_to_others.add(f"{path} {stat.filemode(found.st_mode)}")
+                    if stat.S_ISREG(found.st_mode) and found.st_size < 65536:
+                        self.spooled.add(path.read_bytes())
+                except OSError:
+                    continue
 
 
 class Ears:
