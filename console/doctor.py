@@ -15,6 +15,7 @@ from larder.errors import LarderError
 from larder.health import Check, checks, clock_check
 from tasks import context
 from workers.embedded import OLDEST_REDIS, find_redis
+from workers.redis_client import client_of
 
 _SHOWN = {"ok": "[green]ok  [/]", "warning": "[yellow]warn[/]", "failed": "[red]FAIL[/]"}
 
@@ -60,7 +61,7 @@ def _embedded_redis() -> Check:
 
 def _broker(url: str) -> Iterator[Check]:
     try:
-        client = redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
+        client = client_of(url, _PATIENCE)
         info = client.info("server")
         seconds, microseconds = client.time()
     except (redis.RedisError, ValueError, TypeError, OSError) as error:

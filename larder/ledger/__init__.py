@@ -43,10 +43,13 @@ from larder.ledger.signers import Signers
 from larder.ledger.slots import Slots
 from larder.ledger.standings import Standings
 
-__all__ = ["AwayError", "Ledger", "open_ledger"]
+__all__ = ["AwayError", "CrowdedError", "Ledger", "open_ledger"]
 
 #: What is raised where the ledger's database does not answer, or not in time.
 AwayError = sa.exc.OperationalError
+
+#: What is raised where each of this process's connections to it is taken by somebody who waits for an answer.
+CrowdedError = sa.exc.TimeoutError
 
 
 class Ledger:

@@ -1,11 +1,10 @@
-"""Who gets in at the console, and what the page and the API say of a database."""
+"""Every door of a console that runs: closed to whoever has not the password, or the secret."""
 
 from __future__ import annotations
 
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import pytest
@@ -56,19 +55,8 @@ def test_only_who_has_the_password_gets_in(address: str, path: str) -> None:
     assert status(address + path, Authorization=basic(PASSWORD)) == 200
 
 
-def test_a_monitor_hears_a_word_and_no_more(address: str) -> None:
-    assert status(f"{address}/api/health") == 503
-    assert status(f"{address}/api/health?detailed=true") == 401
-
-
 def test_a_cron_without_the_secret_begins_nothing(address: str) -> None:
     assert status(f"{address}/api/cron/backup") == 401
     assert status(f"{address}/api/cron/backup", Authorization="Bearer wrong") == 401
     # There is no REDIS_URL: with the secret one gets as far as that.
     assert status(f"{address}/api/cron/backup", Authorization="Bearer cr0n-secret-of-tests") == 503
-
-
-def test_it_does_not_listen_elsewhere_without_a_login(tmp_path: Path) -> None:
-    done = House(tmp_path, DATABASE_URL="sqlite:///missing.db").larder("console", "--host", "0.0.0.0")
-    assert done.returncode == 2
-    assert "there is no login" in done.stderr
