@@ -35,9 +35,18 @@ def problem_with(expression: str) -> str | None:
 
 def next_slot(expression: str, timezone: str, after: datetime) -> datetime:
     """The first slot later than `after`, in UTC."""
-    slots = CronSim(expression, after.astimezone(ZoneInfo(timezone)))
+    zone = ZoneInfo(timezone)
+    start = after.astimezone(zone)
     # In the hour that the clocks show twice, cronsim counts from its first passage: what it gives may be over.
-    return next(slot for slot in map(_in_utc, slots) if slot > after)
+    slot = next(slot for slot in map(_in_utc, CronSim(expression, start)) if slot > after)
+    if slot.astimezone(zone).utcoffset() == start.utcoffset() and not start.fold:
+        return slot
+    # Where clocks go back by half an hour, cronsim leaves out what comes right after; backwards, it finds it.
+    for earlier in map(_in_utc, CronSim(expression, slot.astimezone(zone), reverse=True)):
+        if earlier <= after:
+            break
+        slot = earlier
+    return slot
 
 
 def latest_slot(expression: str, timezone: str, now: datetime) -> datetime:

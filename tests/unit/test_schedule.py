@@ -119,6 +119,9 @@ CHANGES = [
     ),
 )
 @example("30 2 * * *", "Europe/Berlin", utc("2025-10-26T01:10:00"))
+@example("*/15 2 * * *", "Australia/Lord_Howe", utc("2025-04-05T15:45:00"))
+@example("*/15 2 * * *", "Australia/Lord_Howe", utc("2025-04-05T15:30:00"))
+@example("*/15 2 * * *", "Australia/Lord_Howe", utc("2025-04-05T15:10:00"))
 def test_both_ways_of_looking_agree(expression: str, zone: str, now: datetime) -> None:
     """Walked through one by one from the month before, the slots around a change of clocks are the same."""
     slots = [next_slot(expression, zone, now - timedelta(days=32))]
