@@ -61,6 +61,8 @@ class Reporter:
 
     def __init__(self, task: Task, ledger: Ledger, lease: Lease) -> None:
         self._task = task
+        # Celery knows a task's request in the thread that carries it out only.
+        self._request = task.request
         self._ledger = ledger
         self._lease = lease
         self._latest: Report | None = None
@@ -83,6 +85,7 @@ class Reporter:
             self._thread.join(_LAST_WORDS)
 
     def _tell(self) -> None:
+        self._task.request_stack.push(self._request)
         while True:
             self._news.wait()
             self._news.clear()

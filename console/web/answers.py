@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy.exc import TimeoutError as BusyLedgerError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from larder.errors import (
     BusyError,
@@ -51,6 +53,14 @@ def refusal(status: int, error: str, hint: str = "", headers: dict[str, str] | N
     return Answer({"error": error, "hint": hint}, status, headers)
 
 
+def flag(request: Request, name: str) -> bool:
+    """Whether the query says `name=true`. Raises `HTTPException` where it says what is neither true nor false."""
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise HTTPException(400, f"{name} has to be true or false")
+    return text == "true"
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -78,8 +88,9 @@ def _of_http(request: Request, error: Exception) -> Response:
     return refusal(error.status_code, message, headers=dict(error.headers or {}))
 
 
-def _unexpected(request: Request, error: Exception) -> Response:
-    logger.error("unable to answer %s %s", request.method, request.url.path, exc_info=error)
+def unexpected(scope: Scope, error: Exception) -> Answer:
+    """What is said of an error that nobody has thought of. The log has what it was."""
+    logger.error("unable to answer %s %r", scope["method"], scope["path"], exc_info=error)
     return refusal(500, "internal error", "the console's log has more")
 
 
@@ -87,6 +98,7 @@ def _unexpected(request: Request, error: Exception) -> Response:
 HANDLERS: dict[Any, Handler] = {
     LarderError: _of_larder,
     AwayError: _of_ledger,
+    # Every connection to it is taken by somebody who waits for it.
+    BusyLedgerError: _of_ledger,
     HTTPException: _of_http,
-    Exception: _unexpected,
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
@@ -17,6 +18,9 @@ from larder.settings import Settings
 
 _STATIC = Path(__file__).parent / "static"
 
+#: What no name and no number has in it, and PostgreSQL takes in no text.
+_NOTHING = "\0"
+
 #: Everything is its own, nothing comes from elsewhere, and nobody puts it into a frame.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -27,6 +31,9 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+
+#: A year. Browsers that came by https come by nothing else from then on.
+_HTTPS_ONLY = "max-age=31536000"
 
 
 def application(settings: Settings) -> Starlette:
@@ -52,19 +59,39 @@ def application(settings: Settings) -> Starlette:
 
 
 class Secured:
-    """Adds to every answer what keeps a browser from doing with it what it is not meant for."""
+    """Adds to every answer what keeps a browser from doing with it what it is not meant for, to those of errors too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
         async def sent(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 if not scope["path"].startswith("/static/"):
                     headers.setdefault("Cache-Control", "no-store")
+                if _came_by_https(scope):
+                    headers.setdefault("Strict-Transport-Security", _HTTPS_ONLY)
             await send(message)
 
-        await self._app(scope, receive, sent)
+        if _NOTHING in scope["path"] or _NOTHING in unquote_plus(scope["query_string"].decode("latin-1")):
+            await answers.refusal(400, "a NUL is in the address")(scope, receive, sent)
+            return
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            # Starlette would answer this outside of here, without a header.
+            if begun:
+                raise
+            await answers.unexpected(scope, error)(scope, receive, sent)
+
+
+def _came_by_https(scope: Scope) -> bool:
+    """Whether the browser's end is encrypted. A client that lies about it tells only itself what to do."""
+    return scope["scheme"] == "https" or Headers(scope=scope).get("x-forwarded-proto", "") == "https"

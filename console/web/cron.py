@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kombu.exceptions import OperationalError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,7 +17,12 @@ from console.web.login import Tries, address_of, same, too_many
 from larder.errors import BusyError, LarderError, UnreachableError
 from larder.ledger.runs import Run
 from larder.settings import Settings
+from tasks import queues
 from tasks.backup import SCHEDULED, start
+from workers.celery import app
+
+#: Seconds that the broker has to answer.
+_PATIENCE = 5
 
 
 def routes(settings: Settings, tries: Tries) -> list[Route]:
@@ -25,7 +31,10 @@ def routes(settings: Settings, tries: Tries) -> list[Route]:
     def begin(request: Request) -> Response:
         return _refused(request, settings, tries) or _begin(request, settings)
 
-    return [Route("/api/cron/backup", begin, methods=["GET", "POST"])]
+    route = Route("/api/cron/backup", begin, methods=["GET", "POST"])
+    # Starlette adds it to GET; whoever only wants to see whether the address is there begins nothing.
+    (route.methods or set()).discard("HEAD")
+    return [route]
 
 
 def _refused(request: Request, settings: Settings, tries: Tries) -> Response | None:
@@ -51,18 +60,36 @@ def _refused(request: Request, settings: Settings, tries: Tries) -> Response | N
 def _begin(request: Request, settings: Settings) -> Response:
     if settings.redis_url is None:
         return refusal(503, "no worker would take it", "set REDIS_URL, and start a worker")
+    if not settings.databases:
+        return refusal(503, "no database is configured", "set DATABASE_URL, or write larder.toml")
     names = list(dict.fromkeys(request.query_params.getlist("database")))
     wanted = [settings.database(name).name for name in names] or list(settings.databases)
     begun: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
-    status = 202
+    status, away = 202, _away()
     for name in wanted:
         try:
+            # A run that is begun and cannot be sent uses up the slot, and who asks again would be told of that one.
+            if away is not None:
+                raise away
             begun.append(_document(start(name, SCHEDULED)))
         except LarderError as error:
             refused.append({"database": name, "error": error.message, "hint": error.hint})
             status = _worse(status, error)
+            away = error if isinstance(error, UnreachableError) else None
     return Answer({"runs": begun, "refused": refused}, 202 if begun and status == 409 else status)
+
+
+def _away() -> UnreachableError | None:
+    """What is amiss where the broker does not answer; None where it does."""
+    # The application that messages are sent by is each thread's own, and this one is any of a pool.
+    app.set_current()
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
+    except OperationalError as error:
+        return queues.away(error)
+    return None
 
 
 def _worse(status: int, error: LarderError) -> int:

@@ -16,8 +16,11 @@ from larder.progress import human_seconds, human_size
 #: A value at a moment.
 Measured = tuple[datetime, float]
 
-#: A sparkline's measures, in its own units, and how many values it shows.
-_WIDTH, _HEIGHT, _EDGE, _MOST = 120.0, 28.0, 3.0, 40
+#: A sparkline's measures, in its own units.
+_WIDTH, _HEIGHT, _EDGE = 120.0, 28.0, 3.0
+
+#: How many values a sparkline shows, and the table beside a chart.
+MOST = 40
 
 
 class Chart(NamedTuple):
@@ -47,12 +50,12 @@ def _chart(title: str, values: Sequence[Measured], words: Callable[[float], str]
     points = [Point(max(moment, period.start), value) for moment, value in values]
     said = f"{title}: {len(values)} values, {words(values[-1][1])} at the end"
     drawn = line(said, period, points, highest)
-    return Chart(title, _safe(drawn), [(moment, words(value)) for moment, value in reversed(values)][:_MOST])
+    return Chart(title, _safe(drawn), [(moment, words(value)) for moment, value in reversed(values)][:MOST])
 
 
 def sparkline(values: Sequence[Measured], said: str) -> markupsafe.Markup:
     """The last values as a small line from zero up; `said` is what it shows, in words. Nothing for less than two."""
-    shown = [value for _, value in values[-_MOST:]]
+    shown = [value for _, value in values[-MOST:]]
     if len(shown) < 2:
         return markupsafe.Markup()
     most = max(shown) or 1.0
@@ -70,6 +73,21 @@ def sparkline(values: Sequence[Measured], said: str) -> markupsafe.Markup:
         class_="spark",
         role="img",
         aria_label=said,
+    )
+    return _safe(drawn)
+
+
+def bar(value: float, target: float, *, met: bool | None) -> markupsafe.Markup:
+    """How much of `target` a value has used up, as a bar that is full at the target. Text beside it says the same."""
+    share = min(value / target, 1.0) if target else 1.0
+    drawn = element(
+        "svg",
+        element("rect", width="100%", height=6, rx=3, class_="track"),
+        element(
+            "rect", width=f"{share * 100:.0f}%", height=6, rx=3, class_="bad" if met is False else "good"
+        ),
+        class_="bar",
+        aria_hidden="true",
     )
     return _safe(drawn)
 

@@ -1,16 +1,17 @@
 """Health: whether all is well. For monitors a word, for those who have logged in everything that it is made of.
 
-Whatever is away, an answer comes within seconds: each part is asked in a thread, and left alone where it is silent.
+Whatever is away, an answer comes within seconds: all parts are asked at one time, each in a thread of its own that nobody
+waits for in the end, and that takes none from the other pages.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as LateError
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,27 +21,32 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from console.glance import glance
-from console.web.answers import Answer
+from console.web.answers import Answer, flag, logger
 from larder.errors import LarderError
-from larder.ledger import AwayError, Ledger
+from larder.ledger import AwayError
 from larder.settings import Settings
 from larder.spool import Spool, free_bytes, run_folders
 from larder.stores import open_store
 from tasks import context
+from workers.redis_client import client_of
 
-#: Seconds that a part has to answer, and that what it said is good for: monitors ask often, and stores cost money.
+#: Seconds that all parts have to answer.
 _PATIENCE = 4.0
+
+#: Seconds that an answer is good for: monitors ask often, and stores cost money.
 _FRESH = 5.0
 _FRESH_STORE = 60.0
+
+#: A key that no store has.
+_NO_KEY = "larder-health"
+
+#: How the names of questions about stores begin.
+_STORE = "store "
 
 
 def routes() -> list[Route]:
     """Health for monitors, and two addresses for probes."""
-    return [
-        Route("/api/health", _health),
-        Route("/api/live", lambda _request: Answer({"status": "ok"})),
-        Route("/api/ready", _ready),
-    ]
+    return [Route("/api/health", _health), Route("/api/live", _live), Route("/api/ready", _ready)]
 
 
 @dataclass(frozen=True)
@@ -49,58 +55,77 @@ class Part:
 
     ok: bool
     detail: str
+    #: What was found there, beside the words.
+    found: list[dict[str, Any]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """It as JSON has it."""
         return {"ok": self.ok, "detail": self.detail}
 
 
+_LATE = Part(ok=False, detail=f"no answer within {_PATIENCE:.0f} s")
+
+#: What is asked how a thing is: it says so, or raises why it cannot.
+Question = Callable[[], Part]
+
+
 class Asked:
     """What was asked lately. A thing that does not answer is not asked again before it has."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="health")
         self._lock = threading.Lock()
-        self._found: dict[str, tuple[float, Future[Any]]] = {}
+        self._found: dict[str, tuple[float, Future[Part]]] = {}
 
-    def ask(self, name: str, function: Callable[[], Any], fresh: float = _FRESH) -> Future[Any]:
-        """The answer of `function`, or the one that is not older than `fresh` seconds."""
+    def ask(self, name: str, question: Question) -> Future[Part]:
+        """The answer to `question`, or the last one where that is good still. It is no error in any case."""
+        fresh = _FRESH_STORE if name.startswith(_STORE) else _FRESH
         with self._lock:
             asked, found = self._found.get(name, (0.0, None))
             if found is None or (found.done() and time.monotonic() - asked > fresh):
-                found = self._pool.submit(function)
+                found = Future()
                 self._found[name] = (time.monotonic(), found)
+                # A daemon: one that hangs keeps neither the others waiting, nor the process from its end.
+                threading.Thread(target=_answer, args=(found, name, question), daemon=True).start()
             return found
 
-    def part(self, name: str, function: Callable[[], str], fresh: float = _FRESH) -> Part:
-        """How something is, by a function that says so, or raises why not."""
-        try:
-            return Part(True, self.ask(name, function, fresh).result(_PATIENCE))
-        except LateError:
-            return Part(False, f"no answer within {_PATIENCE:.0f} s")
-        except LarderError as error:
-            return Part(False, error.message)
-        except (redis.RedisError, AwayError, OSError) as error:
-            return Part(False, f"does not answer ({type(error).__name__})")
+
+def _answer(found: Future[Part], name: str, question: Question) -> None:
+    try:
+        part = question()
+    except LarderError as error:
+        part = Part(ok=False, detail=error.message)
+    except (redis.RedisError, AwayError, OSError, ValueError) as error:
+        part = Part(ok=False, detail=f"does not answer ({type(error).__name__})")
+    except Exception as error:
+        # Plug-ins raise what they like. Whoever watches is told, and not that the console is ill.
+        logger.error("unable to tell how this is: %s", name, exc_info=error)
+        part = Part(ok=False, detail=f"cannot be asked ({type(error).__name__})")
+    found.set_result(part)
 
 
 _asked = Asked()
 
 
-def _health(request: Request) -> Response:
-    settings: Settings = request.app.state.settings
-    document = health(settings)
+async def _health(request: Request) -> Response:
+    detailed = flag(request, "detailed")
+    begun = _begun(request.app.state.settings)
+    await asyncio.wait([asyncio.wrap_future(found) for found in begun.values()], timeout=_PATIENCE)
+    document = _document(begun)
     status = 200 if document["status"] == "ok" else 503
-    detailed = request.query_params.get("detailed", "").lower() in ("true", "1", "yes")
     # Whoever is here without a name was let through to hear a word, and not more.
     if not detailed or request.scope.get("user") is None:
         return Answer({"status": document["status"]}, status)
     return Answer(document, status)
 
 
-def _ready(_request: Request) -> Response:
-    part = _asked.part("ledger", _ledger)
-    return Answer({"status": "ok" if part.ok else "away"}, 200 if part.ok else 503)
+async def _live(_request: Request) -> Response:
+    return Answer({"status": "ok"})
+
+
+async def _ready(_request: Request) -> Response:
+    found = _asked.ask("ledger", _ledger)
+    await asyncio.wait([asyncio.wrap_future(found)], timeout=_PATIENCE)
+    return Answer({"status": "ok"}) if _told(found).ok else Answer({"status": "away"}, 503)
 
 
 def health(settings: Settings) -> dict[str, Any]:
@@ -108,74 +133,88 @@ def health(settings: Settings) -> dict[str, Any]:
 
     `status` is `ok`; `unsafe`, where a database is not safe; `degraded`, where something that backups need is away.
     """
-    parts = {"ledger": _asked.part("ledger", _ledger)}
-    if settings.redis_url is not None:
-        parts["broker"] = _asked.part("broker", lambda: _broker(settings))
-    parts["disk"] = _asked.part("disk", lambda: _disk(settings))
-    stores = {
-        name: _asked.part(f"store {name}", _store(settings, name), _FRESH_STORE) for name in settings.stores
+    begun = _begun(settings)
+    wait(begun.values(), _PATIENCE)
+    return _document(begun)
+
+
+def _begun(settings: Settings) -> dict[str, Future[Part]]:
+    """Every question, asked."""
+    questions: dict[str, Question] = {
+        "ledger": _ledger,
+        "hosts": _hosts,
+        "databases": lambda: _databases(settings),
+        "disk": lambda: _disk(settings),
+        **({"broker": lambda: _broker(settings)} if settings.redis_url is not None else {}),
+        **{f"{_STORE}{name}": _store(settings, name) for name in settings.stores},
     }
-    databases, hosts = (
-        (_value("databases", lambda: _databases(settings)), _value("hosts", _hosts))
-        if parts["ledger"].ok
-        else (None, None)
-    )
-    if settings.redis_url is not None and hosts is not None:
-        count = sum(host["answers"] for host in hosts)
+    return {name: _asked.ask(name, question) for name, question in questions.items()}
+
+
+def _told(found: Future[Part]) -> Part:
+    return found.result() if found.done() else _LATE
+
+
+def _document(begun: Mapping[str, Future[Part]]) -> dict[str, Any]:
+    found = {name: _told(one) for name, one in begun.items()}
+    hosts, databases = found["hosts"], found["databases"]
+    parts = {
+        # One place for all that it was asked: where it is away, that is said once.
+        "ledger": next((one for one in (found["ledger"], hosts, databases) if not one.ok), found["ledger"]),
+        **{name: found[name] for name in ("broker", "disk") if name in found},
+    }
+    if "broker" in found and hosts.ok:
+        count = sum(host["answers"] for host in hosts.found)
         parts["workers"] = Part(
             count > 0, f"{count} host{'' if count == 1 else 's'} heard of within the last minute"
         )
-    well = all(part.ok for part in (*parts.values(), *stores.values())) and databases is not None
-    safe = databases is not None and all(one["safe"] for one in databases)
+    stores = {name.removeprefix(_STORE): part for name, part in found.items() if name.startswith(_STORE)}
+    well = all(part.ok for part in (*parts.values(), *stores.values()))
+    safe = all(one["safe"] for one in databases.found)
     return {
         "status": "degraded" if not well else "ok" if safe else "unsafe",
         **{name: part.document() for name, part in parts.items()},
         "stores": {name: part.document() for name, part in stores.items()},
-        "hosts": hosts or [],
-        "databases": databases or [],
+        "hosts": hosts.found,
+        "databases": databases.found,
     }
 
 
-def _value(name: str, function: Callable[[], Any]) -> Any:
-    try:
-        return _asked.ask(name, function).result(_PATIENCE)
-    except (LateError, LarderError, AwayError):
-        return None
+def _databases(settings: Settings) -> Part:
+    found = glance(settings, context.ledger(), datetime.now(UTC))
+    return Part(ok=True, detail="answers", found=[one.document() for one in found])
 
 
-def _databases(settings: Settings) -> list[dict[str, Any]]:
-    return [one.document() for one in glance(settings, context.ledger(), datetime.now(UTC))]
-
-
-def _hosts() -> list[dict[str, Any]]:
+def _hosts() -> Part:
     now = datetime.now(UTC)
-    return [
+    found = [
         {"host": host.id, "seen": host.seen, "answers": host.is_there(now)}
         for host in sorted(context.ledger().hosts.known().values(), key=lambda one: one.id)
     ]
+    return Part(ok=True, detail="answers", found=found)
 
 
-def _ledger() -> str:
-    ledger: Ledger = context.ledger()
-    ledger.hosts.known()
-    return "answers"
+def _ledger() -> Part:
+    context.ledger().hosts.known()
+    return Part(ok=True, detail="answers")
 
 
-def _broker(settings: Settings) -> str:
+def _broker(settings: Settings) -> Part:
     assert settings.redis_url is not None  # noqa: S101 - it is asked for no other
-    url = settings.redis_url.get_secret_value().partition(";")[0]
-    with redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE) as client:
+    with client_of(settings.redis_url.get_secret_value(), _PATIENCE) as client:
         client.ping()
-    return "answers"
+    return Part(ok=True, detail="answers")
 
 
-def _disk(settings: Settings) -> str:
+def _disk(settings: Settings) -> Part:
     used, free = spool_use(settings), free_bytes(settings.state_dir)
     needed = max((one.spooled or 0 for one in context.ledger().runs.latest(limit=50)), default=0)
     room = free if settings.spool_limit is None else min(free, settings.spool_limit - used)
     if needed > room:
-        raise LarderError(f"{room:,} bytes are left for the spool; a backup took {needed:,} of late")
-    return f"{free:,} bytes free, {used:,} in the spool"
+        return Part(
+            ok=False, detail=f"{room:,} bytes are left for the spool; a backup took {needed:,} of late"
+        )
+    return Part(ok=True, detail=f"{free:,} bytes free, {used:,} in the spool")
 
 
 def spool_use(settings: Settings) -> int:
@@ -183,14 +222,16 @@ def spool_use(settings: Settings) -> int:
     return sum(Spool(settings.spool_dir, folder.name).size for folder in run_folders(settings.spool_dir))
 
 
-def _store(settings: Settings, name: str) -> Callable[[], str]:
-    def ask() -> str:
+def _store(settings: Settings, name: str) -> Question:
+    def ask() -> Part:
         store = open_store(settings.stores[name])
         keys = context.ledger().backups.newest_keys(name, 1)
-        for key in keys:
-            if store.size(key) is None:
-                raise LarderError(f"answers, and has no {key}, which should be there")
-        return "answers, and has its newest copy" if keys else "has no copy yet"
+        size = store.size(keys[0] if keys else _NO_KEY)
+        if not keys:
+            return Part(ok=True, detail="answers, and has no copy yet")
+        if size is None:
+            return Part(ok=False, detail=f"answers, and has no {keys[0]}, which should be there")
+        return Part(ok=True, detail="answers, and has its newest copy")
 
     return ask
 

@@ -10,9 +10,11 @@ import base64
 import binascii
 import hashlib
 import hmac
+import threading
 import time
 from collections import OrderedDict, deque
 from ipaddress import ip_address, ip_network
+from math import ceil
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -48,24 +50,24 @@ class Tries:
         self._most = most
         self._seconds = seconds
         self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def wait(self, address: str) -> int:
         """Seconds that `address` has to wait for its next try; 0 where it has not to."""
-        wrong = self._wrong.get(address)
-        if wrong is None or len(wrong) < self._most:
-            return 0
-        return max(int(wrong[0] + self._seconds - time.monotonic()) + 1, 0)
+        with self._lock:
+            wrong = self._wrong.get(address)
+            if wrong is None or len(wrong) < self._most:
+                return 0
+            return max(ceil(wrong[0] + self._seconds - time.monotonic()), 0)
 
     def note(self, address: str) -> None:
         """Note a wrong try."""
-        wrong = self._wrong.setdefault(address, deque(maxlen=self._most))
-        self._wrong.move_to_end(address)
-        now = time.monotonic()
-        while wrong and wrong[0] < now - self._seconds:
-            wrong.popleft()
-        wrong.append(now)
-        if len(self._wrong) > _ADDRESSES:
-            self._wrong.popitem(last=False)
+        with self._lock:
+            # The oldest of them makes room for this one: only the last few count.
+            self._wrong.setdefault(address, deque(maxlen=self._most)).append(time.monotonic())
+            self._wrong.move_to_end(address)
+            if len(self._wrong) > _ADDRESSES:
+                self._wrong.popitem(last=False)
 
 
 class Login:
@@ -86,7 +88,8 @@ class Login:
 
     def _stopped(self, connection: HTTPConnection) -> Answer | None:
         """What is said to whoever may not come in; None lets them through, and `scope["user"]` says who they are."""
-        path = connection.url.path
+        # Not that of `connection.url`, which is put together with what the client says that the host is.
+        path: str = connection.scope["path"]
         is_open = path in _OPEN or path.startswith(_OPEN_FOLDER)
         if not self._settings.has_login:
             connection.scope["user"] = None if self._is_foreign(connection.headers) else ""
@@ -99,7 +102,8 @@ class Login:
             return None
         user, answer = self._who(connection)
         connection.scope["user"] = user
-        if user is not None or (is_open and (answer is None or "detailed" not in connection.query_params)):
+        wants_more = connection.query_params.get("detailed") == "true"
+        if user is not None or (is_open and not wants_more):
             return None
         return answer or self._ask()
 
@@ -112,9 +116,10 @@ class Login:
         """Who it is, or None; and what to say to that, where it is more than to ask for a login."""
         settings, peer = self._settings, connection.client.host if connection.client else ""
         if settings.proxy_header is not None and _is_in(peer, settings.proxies):
-            user = connection.headers.get(settings.proxy_header, "")
-            if user:
-                return user, None
+            names = connection.headers.getlist(settings.proxy_header)
+            # Two of them: the proxy has added its own to one that came from elsewhere.
+            if len(names) == 1 and names[0]:
+                return names[0], None
         return self._basic(connection, address_of(connection, settings))
 
     def _basic(self, connection: HTTPConnection, address: str) -> tuple[str | None, Answer | None]:
@@ -142,11 +147,23 @@ class Login:
 
 
 def address_of(connection: HTTPConnection, settings: ConsoleSettings) -> str:
-    """Who asks: the other end, or whom a proxy that is believed names as its own other end."""
+    """Who asks: the other end, or whom a proxy that is believed names as its own other end.
+
+    Of IPv6 the network: whoever has one address there has 2⁶⁴.
+    """
     peer = connection.client.host if connection.client else ""
+    named = ""
     if settings.proxy_header is not None and _is_in(peer, settings.proxies):
-        return connection.headers.get("x-forwarded-for", "").rpartition(",")[2].strip() or peer
-    return peer
+        named = connection.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return _network(named) or _network(peer) or peer
+
+
+def _network(address: str) -> str | None:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return None
+    return str(ip_network((found.packed, 64), strict=False)) if found.version == 6 else str(found)
 
 
 def too_many(wait: int) -> Answer:

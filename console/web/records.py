@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from console.glance import glance
 from console.runs import document_of
-from console.web.answers import Answer, refusal
+from console.web.answers import Answer, flag
 from larder.errors import NotFoundError
 from larder.ledger.backups import Backup
 from tasks import context
@@ -42,8 +43,6 @@ def _status(request: Request) -> Response:
 
 def _backups(request: Request) -> Response:
     limit = _limit(request)
-    if isinstance(limit, Response):
-        return limit
     database, before = request.query_params.get("database"), request.query_params.get("before")
     ledger = context.ledger()
     if database is not None:
@@ -63,14 +62,13 @@ def _backup(request: Request) -> Response:
 
 
 def _runs(request: Request) -> Response:
-    limit = _limit(request)
-    if isinstance(limit, Response):
-        return limit
-    database = request.query_params.get("database")
+    limit, failed = _limit(request), flag(request, "failed")
+    database, before = request.query_params.get("database"), request.query_params.get("before")
     if database is not None:
         request.app.state.settings.database(database)
-    failed = request.query_params.get("failed", "").lower() in ("true", "1", "yes")
-    found = context.ledger().runs.latest(database, kind=None, failed=failed, limit=limit)
+    runs = context.ledger().runs
+    last = runs.get(before) if before is not None else None
+    found = runs.latest(database, kind=None, failed=failed, limit=limit, before=last)
     return Answer([document_of(run) for run in found])
 
 
@@ -84,12 +82,12 @@ def _run(request: Request) -> Response:
     return Answer({**document_of(run), "log": lines})
 
 
-def _limit(request: Request) -> int | Response:
-    """How many rows are wanted, or what is said to whoever wants something else."""
+def _limit(request: Request) -> int:
+    """How many rows are wanted; raises `HTTPException` for what cannot be."""
     text = request.query_params.get("limit", str(_ROWS))
     if text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= _MOST:
         return int(text)
-    return refusal(400, f"limit has to be a whole number from 1 to {_MOST:,}")
+    raise HTTPException(400, f"limit has to be a whole number from 1 to {_MOST:,}")
 
 
 def document_of_backup(backup: Backup) -> dict[str, Any]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import signal
 import socket
+import sys
+import threading
+import time
 
 import uvicorn
 
@@ -18,6 +23,9 @@ from workers import log
 #: Seconds that open answers have once it is told to end.
 _STOP_SECONDS = 5
 
+#: And that its threads have after that.
+_LAST_SECONDS = 1
+
 
 def serve(host: str | None, port: int | None, *, as_json: bool) -> int:
     """Serve the console at `host` and `port`, or where the configuration says, until somebody ends it."""
@@ -27,7 +35,8 @@ def serve(host: str | None, port: int | None, *, as_json: bool) -> int:
     )
     see_that_it_is_safe(settings, wanted.host)
     log.configure(settings.log_format, logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for name in ("uvicorn.error", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with listener(wanted.host, wanted.port) as ears:
         address = f"http://{wanted.host if ':' not in wanted.host else f'[{wanted.host}]'}:{wanted.port}/"
         if as_json:
@@ -40,11 +49,34 @@ def serve(host: str | None, port: int | None, *, as_json: bool) -> int:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            http="h11",
+            ws="none",
+            lifespan="off",
             timeout_graceful_shutdown=_STOP_SECONDS,
             h11_max_incomplete_event_size=64 << 10,
         )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn raises again what it was told to end by; it has ended in good order, and nothing is amiss.
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[ears])
+    _leave_behind()
     return 0
+
+
+def _leave_behind() -> None:
+    """End at once where a thread hangs, as in a ledger that is silent: Python would wait for it, for ever.
+
+    What hangs only reads, or is a transaction that its database takes back.
+    """
+    deadline = time.monotonic() + _LAST_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                logging.getLogger("larder.console").warning("ended while something did not answer")
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
 
 
 def see_that_it_is_safe(settings: Settings, host: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from larder.ledger import tables
-from larder.ledger.newest import newest_of_each, parts
+from larder.ledger.newest import last_of_each, newest_of_each, parts
 from larder.manifest import Manifest, Previous
 from larder.naming import parse_backup_id
 
@@ -290,16 +290,14 @@ class Backups:
             query = query.where(sa.or_(row.created < before.created, older))
         return list(self._load(row.id.in_(query)).values())[::-1]
 
-    def sizes(self, databases: Sequence[str], since: datetime) -> dict[str, list[tuple[datetime, float]]]:
-        """When the backups of each of `databases` were taken since then, and their sizes in bytes, oldest first."""
+    def sizes(self, databases: Sequence[str], count: int) -> dict[str, list[tuple[datetime, float]]]:
+        """When the last `count` backups of each of `databases` were taken, and their sizes in bytes, oldest first."""
         row = tables.backups.c
-        query = sa.select(row.database, row.created, row.size).where(row.created >= since)
         found: dict[str, list[tuple[datetime, float]]] = {}
         with self._engine.connect().execution_options(reads=True) as connection:
-            for some in parts(databases):
-                asked = query.where(row.database.in_(some)).order_by(row.created)
-                for name, created, size in connection.execute(asked):
-                    found.setdefault(name, []).append((created, float(size)))
+            columns = [row.database, row.created, row.size]
+            for name, created, size in last_of_each(connection, columns, databases, count):
+                found.setdefault(name, []).append((created, float(size)))
         return found
 
     def newest(self) -> dict[str, Backup]:

@@ -38,6 +38,30 @@ def newest_of_each(
     yield from map(tuple, connection.execute(query.join_from(names, found, found.c[key.name] == newest)))
 
 
+def last_of_each(
+    connection: sa.Connection,
+    values: Sequence[sa.Column[Any]],
+    databases: Sequence[str],
+    count: int,
+    *wanted: sa.ColumnElement[bool],
+) -> Iterator[tuple[Any, ...]]:
+    """`values` (their database and when they were created first) of the last `count` rows of each of `databases` that
+    are `wanted`, oldest first.
+    """
+    for some in parts(databases):
+        each = [sa.select(_last(values, name, count, wanted)) for name in some]
+        yield from sorted(map(tuple, connection.execute(sa.union_all(*each))), key=lambda row: row[1])
+
+
+def _last(
+    values: Sequence[sa.Column[Any]], database: str, count: int, wanted: Sequence[sa.ColumnElement[bool]]
+) -> sa.Subquery:
+    # By itself for each: an index leads to its last rows, of however many.
+    row = values[0].table.c
+    query = sa.select(*values).where(row.database == database, *wanted)
+    return query.order_by(row.created.desc()).limit(count).subquery()
+
+
 def parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
     """A statement takes so many values, and no more."""
     for start in range(0, len(names), AT_ONCE):

@@ -281,6 +281,14 @@ class Requests:
             found = connection.execute(query).one_or_none()
         return Granted(*found) if found else None
 
+    def approvers(self, requests: Sequence[Request]) -> dict[str, str]:
+        """Who has approved each of these requests whose approval was handed in, by the request's id."""
+        query = sa.select(tables.approvals.c.request, tables.approvals.c.approver).where(
+            tables.approvals.c.request.in_([one.id for one in requests])
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return {row.request: row.approver for row in connection.execute(query)}
+
     def spend(self, run_id: str) -> bool:
         """Take the approval of a run, which can be done once; False where somebody was first."""
         with self._engine.begin() as connection:

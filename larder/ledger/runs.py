@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from larder.errors import BusyError, LarderError, NotFoundError
 from larder.ledger import tables
 from larder.ledger.hosts import could_have_renewed
-from larder.ledger.newest import AT_ONCE, newest_of_each, parts
+from larder.ledger.newest import AT_ONCE, last_of_each, newest_of_each, parts
 from larder.naming import backup_id, moment_of, stamp_of
 
 State = Literal["queued", "running", "stored", "done", "failed"]
@@ -229,8 +229,12 @@ class Runs:
         failed: bool = False,
         limit: int = 20,
         over: bool = False,
+        before: Run | None = None,
     ) -> list[Run]:
-        """The newest runs of a kind (None: of every kind), newest first; of one database, failed, or over."""
+        """The newest runs of a kind (None: of every kind), newest first; of one database, failed, or over.
+
+        Those that are older than the run `before`, where one is given.
+        """
         wanted: list[sa.ColumnElement[bool]] = []
         if kind is not None:
             wanted.append(tables.runs.c.kind == kind)
@@ -240,6 +244,9 @@ class Runs:
             wanted.append(tables.runs.c.state == "failed")
         if over:
             wanted.append(tables.runs.c.state.not_in(tables.ACTIVE))
+        if before is not None:
+            same = sa.and_(tables.runs.c.created == before.created, tables.runs.c.id < before.id)
+            wanted.append(sa.or_(tables.runs.c.created < before.created, same))
         return self.select(*wanted, limit=limit)
 
     def last_over(self) -> dict[str, Run]:
@@ -255,18 +262,15 @@ class Runs:
             ]
         return {run.database: run for run in runs}
 
-    def times(self, databases: Sequence[str], since: datetime) -> dict[str, list[tuple[datetime, float]]]:
-        """When stored backup runs of each of `databases` began since then, and their seconds, oldest first."""
+    def times(self, databases: Sequence[str], count: int) -> dict[str, list[tuple[datetime, float]]]:
+        """When the last `count` stored backup runs of each of `databases` began, and their seconds, oldest first."""
         row = tables.runs.c
-        query = sa.select(row.database, row.created, row.finished).where(
-            row.created >= since, row.kind == "backup", row.state == "stored", row.parent.is_(None)
-        )
+        wanted = (row.kind == "backup", row.state == "stored", row.parent.is_(None))
         found: dict[str, list[tuple[datetime, float]]] = {}
         with self._engine.connect().execution_options(reads=True) as connection:
-            for some in parts(databases):
-                asked = query.where(row.database.in_(some)).order_by(row.created)
-                for name, created, finished in connection.execute(asked):
-                    found.setdefault(name, []).append((created, (finished - created).total_seconds()))
+            columns = [row.database, row.created, row.finished]
+            for name, created, finished in last_of_each(connection, columns, databases, count, *wanted):
+                found.setdefault(name, []).append((created, (finished - created).total_seconds()))
         return found
 
     def counts(self) -> dict[tuple[str, str], int]:
@@ -488,7 +492,8 @@ class Runs:
         return stamp_of(moment)
 
     def _load(self, connection: sa.Connection, *wanted: sa.ColumnElement[bool], limit: int) -> list[Run]:
-        query = sa.select(tables.runs).where(*wanted).order_by(tables.runs.c.created.desc()).limit(limit)
+        order = (tables.runs.c.created.desc(), tables.runs.c.id.desc())
+        query = sa.select(tables.runs).where(*wanted).order_by(*order).limit(limit)
         rows = [dict(row) for row in connection.execute(query).mappings()]
         steps: dict[str, list[Step]] = {row["id"]: [] for row in rows}
         links = sa.select(tables.steps).where(tables.steps.c.run.in_(steps)).order_by(tables.steps.c.position)

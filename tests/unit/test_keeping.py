@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery import Celery
+from celery.app import events
+from celery.events.dispatcher import EventDispatcher
+from celery.utils.threads import LocalStack
 
 from larder.ledger import Ledger, open_ledger
 from larder.ledger.leases import Lease, Leases
@@ -54,9 +58,12 @@ def test_a_commit_waits_for_a_ledger_that_is_away(ledger: Ledger, monkeypatch: p
 class Slow:
     """A broker that says nothing until it is let go."""
 
+    request = None
+
     def __init__(self) -> None:
         self.told: list[str] = []
         self.go_on = threading.Event()
+        self.request_stack = LocalStack()
 
     def send_event(self, _kind: str, *, retry: bool, result: str) -> None:
         assert not retry
@@ -74,3 +81,29 @@ def test_progress_holds_nobody_up_and_the_latest_is_told(ledger: Ledger) -> None
     eventually(lambda: broker.told and broker.told[-1].startswith("30 %"))
     reporter.end()
     assert ledger.runs.get(lease.run).progress == broker.told[-1]
+
+
+def test_flower_hears_whose_progress_it_is(ledger: Ledger) -> None:
+    heard: list[tuple[str, Any]] = []
+
+    class Dispatcher(EventDispatcher):  # type: ignore[misc]
+        def send(self, kind: str, *_: Any, **fields: Any) -> None:
+            heard.append((kind, fields))
+
+    class Events(events.Events):  # type: ignore[misc]
+        dispatcher_cls = Dispatcher
+
+    app = Celery(broker="memory://", events=Events, set_as_current=False)
+    lease = take(ledger)
+
+    @app.task(bind=True)  # type: ignore[untyped-decorator]
+    def dump(task: Any) -> None:
+        reporter = keeping.Reporter(task, ledger, lease)
+        reporter.report(Report(3, 10, 1))
+        eventually(lambda: heard)
+        reporter.end()
+
+    dump.apply(task_id="the-dump", throw=True)
+    kind, fields = heard[0]
+    assert (kind, fields["uuid"]) == ("task-progress", "the-dump")
+    assert fields["result"].startswith("30 %")
