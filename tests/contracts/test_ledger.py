@@ -29,7 +29,7 @@ from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
 from larder.naming import stamp_of
 from tests.losses import expire
-from tests.standings import manifest_of
+from tests.standings import keep, manifest_of
 
 
 @contextmanager
@@ -464,6 +464,36 @@ def test_latest_runs_come_newest_first(ledger: Ledger) -> None:
     assert [run.id for run in ledger.runs.latest("shop")] == [second.id, first.id]
     assert [run.id for run in ledger.runs.latest(failed=True)] == [first.id]
     assert [run.id for run in ledger.runs.latest(limit=1)] == [other.id]
+
+
+def test_runs_are_turned_over_page_by_page_also_those_of_one_moment(ledger: Ledger) -> None:
+    for number in range(7):
+        ledger.runs.abandon(begin(ledger, f"db{number}").id, LarderError("enough"))
+    with ledger._engine.begin() as connection:
+        moment = datetime.now(UTC)
+        connection.execute(tables.runs.update().where(tables.runs.c.database > "db2").values(created=moment))
+    every = ledger.runs.latest(kind=None)
+    found: list[Run] = []
+    while page := ledger.runs.latest(kind=None, limit=2, before=found[-1] if found else None):
+        found += page
+    assert [run.id for run in found] == [run.id for run in every]
+    assert ledger.runs.latest("db1", before=found[-1]) == []
+
+
+def test_the_last_sizes_and_times_of_some_databases(ledger: Ledger) -> None:
+    for day in (16, 17, 18):
+        keep(ledger, "shop", datetime(2025, 10, day, 2, tzinfo=UTC))
+    keep(ledger, "crm", datetime(2025, 10, 17, 3, tzinfo=UTC))
+    assert ledger.backups.sizes(["shop", "crm", "none"], 2) == {
+        "shop": [(datetime(2025, 10, day, 2, tzinfo=UTC), 1.0) for day in (17, 18)],
+        "crm": [(datetime(2025, 10, 17, 3, tzinfo=UTC), 1.0)],
+    }
+    runs = [begin(ledger), begin(ledger, "crm")]
+    ledger.runs.abandon(runs[1].id, LarderError("enough"))
+    pass_through(ledger, runs[0], *BACKUP_STEPS)
+    stored = ledger.runs.get(runs[0].id)
+    assert ledger.runs.times(["shop", "crm"], 5) == {"shop": [(stored.created, stored.seconds)]}
+    assert ledger.runs.times([], 5) == {}
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:

@@ -86,6 +86,7 @@ def test_an_approval_begins_one_run_once(ledger: Ledger) -> None:
     with pytest.raises(NotAuthorisedError, match="under way"):
         present(ledger, document, an_approval())
     other = a_request(ledger)
+    assert ledger.requests.approvers(ledger.requests.latest()) == {document.request: "alice"}
     ledger.runs.abandon(run.id, LarderError("stopped"))
     with pytest.raises(NotAuthorisedError, match="used before"):
         present(ledger, other, approval)
