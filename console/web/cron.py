@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import current_app
 from kombu.exceptions import OperationalError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +20,6 @@ from larder.ledger.runs import Run
 from larder.settings import Settings
 from tasks import queues
 from tasks.backup import SCHEDULED, start
-from workers.celery import app
 
 #: Seconds that the broker has to answer.
 _PATIENCE = 5
@@ -82,10 +82,8 @@ def _begin(request: Request, settings: Settings) -> Response:
 
 def _away() -> UnreachableError | None:
     """What is amiss where the broker does not answer; None where it does."""
-    # The application that messages are sent by is each thread's own, and this one is any of a pool.
-    app.set_current()
     try:
-        with app.connection_for_write() as connection:
+        with current_app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE)
     except OperationalError as error:
         return queues.away(error)

@@ -1,7 +1,7 @@
 """Health: whether all is well. For monitors a word, for those who have logged in everything that it is made of.
 
-Whatever is away, an answer comes within seconds: all parts are asked at one time, each in a thread of its own that nobody
-waits for in the end, and that takes none from the other pages.
+Whatever is away, an answer comes within seconds: all parts are asked at one time, each in a thread of its own, which
+nobody waits for in the end.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _answer(found: Future[Part], name: str, question: Question) -> None:
         part = Part(ok=False, detail=error.message)
     except (redis.RedisError, AwayError, OSError, ValueError) as error:
         part = Part(ok=False, detail=f"does not answer ({type(error).__name__})")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Plug-ins raise what they like. Whoever watches is told, and not that the console is ill.
         logger.error("unable to tell how this is: %s", name, exc_info=error)
         part = Part(ok=False, detail=f"cannot be asked ({type(error).__name__})")
@@ -145,9 +145,11 @@ def _begun(settings: Settings) -> dict[str, Future[Part]]:
         "hosts": _hosts,
         "databases": lambda: _databases(settings),
         "disk": lambda: _disk(settings),
-        **({"broker": lambda: _broker(settings)} if settings.redis_url is not None else {}),
-        **{f"{_STORE}{name}": _store(settings, name) for name in settings.stores},
     }
+    if settings.redis_url is not None:
+        questions["broker"] = lambda: _broker(settings)
+    for name in settings.stores:
+        questions[f"{_STORE}{name}"] = _store(settings, name)
     return {name: _asked.ask(name, question) for name, question in questions.items()}
 
 
@@ -158,7 +160,7 @@ def _told(found: Future[Part]) -> Part:
 def _document(begun: Mapping[str, Future[Part]]) -> dict[str, Any]:
     found = {name: _told(one) for name, one in begun.items()}
     hosts, databases = found["hosts"], found["databases"]
-    parts = {
+    parts: dict[str, Part] = {
         # One place for all that it was asked: where it is away, that is said once.
         "ledger": next((one for one in (found["ledger"], hosts, databases) if not one.ok), found["ledger"]),
         **{name: found[name] for name in ("broker", "disk") if name in found},

@@ -166,7 +166,7 @@ _CRON = {
 
 def document() -> dict[str, Any]:
     """The description."""
-    health = _answers(_ref("Health"), *_LOGIN)
+    health = _answers(_ref("Health"), 400, *_LOGIN)
     health["503"] = {"description": "not all is well", "content": _body(_ref("Health"))}
     alive = {"200": {"description": "it is", "content": _body(_thing(status=_TEXT))}}
     return {
@@ -234,7 +234,12 @@ def document() -> dict[str, Any]:
             "/api/runs": {
                 "get": {
                     "summary": "The newest runs",
-                    "parameters": [_DATABASE, _LIMIT, _query("failed", "those that failed only", _YES_NO)],
+                    "parameters": [
+                        _DATABASE,
+                        _LIMIT,
+                        _query("failed", "those that failed only", _YES_NO),
+                        _query("before", "those that are older than this one", _TEXT),
+                    ],
                     "responses": _answers(_list("Run"), *_LOGIN, 400, 404),
                 }
             },

@@ -43,6 +43,8 @@ def serve(host: str | None, port: int | None, *, as_json: bool) -> int:
             output.print_json({"url": address, "login": settings.console.has_login})
         else:
             output.err.print(f"the console is at {address}; Ctrl-C ends it")
+        if settings.redis_url is not None:
+            _can_send()
         config = uvicorn.Config(
             application(settings),
             log_config=None,
@@ -77,6 +79,13 @@ def _leave_behind() -> None:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(0)
+
+
+def _can_send() -> None:
+    """Have the cron endpoint, whatever thread it runs in, send messages by the application that workers listen with."""
+    from workers.celery import app  # noqa: PLC0415 - makes folders, which is too early before it is sure to serve
+
+    app.set_default()
 
 
 def see_that_it_is_safe(settings: Settings, host: str) -> None:
