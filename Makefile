@@ -20,7 +20,7 @@ INSTALL_REDIS := $(PIP) $(REDIS) --only-binary :all: 2>/dev/null || command -v r
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help setup backup demo-drill test faults check format bench lock clean
+.PHONY: help setup backup demo-drill test test-compose faults check format docs bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
@@ -42,6 +42,10 @@ demo-drill: .venv/.runtime ## from nothing to `proven`: a sample database, its b
 test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
+test-compose: .venv/.dev ## docker-compose.yml in a real Docker, as root; images that cannot be pulled are made of Debian's packages
+	@sh tests/compose/stand_ins.sh
+	@LARDER_TEST_COMPOSE=1 $(BIN)/python -m pytest tests/compose -m slow -s $(ARGS)
+
 faults: .venv/.dev ## N faults over all steps, SEED=… to repeat them; uploads through a proxy that fails; kills; flipped bits
 	@LARDER_TEST_INJECTED=$(or $(N),200) LARDER_TEST_FAULTS=$(or $(UPLOADS),500) LARDER_TEST_SEED=$(SEED) \
 		LARDER_TEST_UPLOAD_MB=$(or $(MB),1000) $(BIN)/python -m pytest tests/faults -m '' -s --timeout 3000 $(ARGS)
@@ -55,6 +59,9 @@ check: .venv/.dev ## lint, formatting, types, and who may import whom
 format: .venv/.dev ## put the code into shape
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
+
+docs: .venv/.runtime ## docs/configuration.md, from the settings as they are read
+	@$(BIN)/python -m console.reference docs/configuration.md
 
 bench: .venv/.dev ## the chain against `pg_dump | gzip`; WHAT=upload: `aws s3 cp`; restore: `gunzip | psql`; fleet: floods, thousands
 	@PYTHONPATH=. $(BIN)/python benchmarks/$(or $(WHAT),chain).py $(ARGS)

@@ -9,6 +9,7 @@ import click
 from console import (
     backup,
     catalogue,
+    completion,
     doctor,
     drill,
     evidence_cli,
@@ -175,13 +176,31 @@ def _status(*, as_json: bool) -> int:
 
 
 @command("doctor")
-def _doctor(*, as_json: bool) -> int:
+@click.option("--tell", is_flag=True, help="Send a message to every notifier, to see that it arrives.")
+def _doctor(*, tell: bool, as_json: bool) -> int:
     """Check that backups can work here, one line a check, with a hint where one is needed.
 
     Looks at client against server versions, reachability, permissions, disk space against the last dump's size, the
     Redis version, and the clock. Exits with 1 when a check fails.
     """
-    return doctor.print_checks(as_json=as_json)
+    return doctor.print_checks(tell=tell, as_json=as_json)
+
+
+@command("up")
+def _up(*, as_json: bool) -> int:
+    """Start everything on this machine, and end it with Ctrl-C: Redis, a worker, beat, Flower and the console.
+
+    The console is at http://127.0.0.1:8000/ ([console] in larder.toml), Flower at http://127.0.0.1:5555/. Backups begin
+    by their schedules. With REDIS_URL the Redis there is used. One Ctrl-C has every step finished or given back, a
+    second one ends at once.
+
+    \b
+    Example:
+      DATABASE_URL=postgresql://backup@db/shop larder up
+    """
+    from console.up import up  # noqa: PLC0415 - brings the web's libraries, which no other command needs
+
+    return up(as_json=as_json)
 
 
 @command("console")
@@ -202,6 +221,20 @@ def _console(*, host: str | None, port: int | None, as_json: bool) -> int:
     from console.web.serve import serve  # noqa: PLC0415 - brings the web's libraries, which no other command needs
 
     return serve(host, port, as_json=as_json)
+
+
+@command("completion")
+@click.argument("shell", type=click.Choice(completion.SHELLS))
+def _completion(shell: str, *, as_json: bool) -> int:
+    """Print what a shell reads to complete commands, and the names of databases, backups, runs, requests and stores.
+
+    \b
+    For good:
+      larder completion bash > ~/.local/share/bash-completion/completions/larder
+      larder completion zsh > ~/.zsh/_larder          with ~/.zsh in fpath, before compinit
+      larder completion fish > ~/.config/fish/completions/larder.fish
+    """
+    return completion.print_script(main, shell, as_json=as_json)
 
 
 @main.group("catalog")
@@ -262,3 +295,7 @@ def _show_key(file: Path, *, name: str, as_json: bool) -> int:
       larder keys show alice.approver.key --name alice >> larder.toml
     """
     return keys.show(file, name, as_json=as_json)
+
+
+# Once all are there, those of the other modules too.
+completion.teach(main)

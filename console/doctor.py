@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import redis
 
@@ -13,6 +16,8 @@ from console.output import escape
 from larder.config import Settings
 from larder.errors import LarderError
 from larder.health import Check, checks, clock_check
+from larder.manifest_fields import TIME
+from larder.notifiers import Notice, send_all
 from tasks import context
 from workers.embedded import OLDEST_REDIS, find_redis
 from workers.redis_client import client_of
@@ -23,11 +28,11 @@ _SHOWN = {"ok": "[green]ok  [/]", "warning": "[yellow]warn[/]", "failed": "[red]
 _PATIENCE = 5
 
 
-def print_checks(*, as_json: bool) -> int:
-    """Print every check as soon as it is made; gives 1 when one failed."""
+def print_checks(*, tell: bool, as_json: bool) -> int:
+    """Print every check as soon as it is made; gives 1 when one failed. `tell` has every notifier told something."""
     settings = context.settings()
     found: list[Check] = []
-    for check in _all(settings):
+    for check in itertools.chain(_all(settings), _told(settings) if tell else ()):
         found.append(check)
         if not as_json:
             _print(check)
@@ -46,6 +51,32 @@ def _all(settings: Settings) -> Iterator[Check]:
         yield _embedded_redis()
     else:
         yield from _broker(settings.redis_url.get_secret_value())
+
+
+def _told(settings: Settings) -> Iterator[Check]:
+    """What becomes of a message to every notifier."""
+    host = socket.gethostname()
+    notice = Notice(
+        event="test",
+        database=host,
+        run="",
+        artifact=None,
+        size=None,
+        seconds=0,
+        created=datetime.now(UTC).strftime(TIME),
+        proof=None,
+        about="test",
+        detail=f"somebody has tried it with larder doctor --tell on {host}",
+    )
+    told = [place for place in settings.notifiers.values() if place.grouped]
+    for place, error in zip(told, send_all([(place, notice) for place in told]), strict=True):
+        if error is None:
+            yield Check("notice", place.name, "ok", "was told: see whether it has arrived")
+        else:
+            yield Check("notice", place.name, "failed", error.message, error.hint)
+    for place in settings.notifiers.values():
+        if not place.grouped:
+            yield Check("notice", place.name, "ok", "was not tried: a ping would say that a backup was made")
 
 
 def _embedded_redis() -> Check:

@@ -74,6 +74,10 @@ def request(backup_id: str, wish: Wish, reason: str, requester: str | None, *, a
         "or, on a machine of their own, the same with the document: larder restore list "
         f"{found.id} --json > request.json\nThen: larder restore run {found.id} --token -[/]"
     )
+    from tasks import telling  # noqa: PLC0415 - brings Celery, which the other commands do without
+
+    for problem in telling.asked(context.settings(), document, found.database):
+        output.err.print(f"[yellow]warning:[/] {escape(problem)}")
     return 0
 
 

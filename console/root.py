@@ -27,11 +27,53 @@ Exit codes:
 """
 
 
+#: The commands in the order that somebody meets them, under what they are for. One that is in none comes last.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Back up, and see that it is good": ("backup", "verify", "drill", "status"),
+    "What there is": ("list", "show", "runs", "watch"),
+    "Bring back": ("restore",),
+    "Keep, and let go": ("pin", "unpin", "prune"),
+    "Run it": ("doctor", "up", "console", "keys", "catalog", "completion"),
+    "For an auditor": ("audit", "evidence"),
+}
+
+
+class _Sections(click.Group):
+    """Lists its commands under headings."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections that have commands."""
+        placed = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in placed)
+        shown = [
+            (heading, found)
+            for heading, names in {**SECTIONS, "Others": others}.items()
+            if (found := [(name, self.commands[name]) for name in names if name in self.commands])
+        ]
+        width = max(len(name) for _, found in shown for name, _ in found)
+        for heading, found in shown:
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (name.ljust(width), one.get_short_help_str(formatter.width - width - 6))
+                        for name, one in found
+                    ]
+                )
+
+
 @click.group(
+    cls=_Sections,
     help=f"""Back up databases, have every backup read back before it counts, and restore them behind an approval.
 
+\b
+Begin with one database, and nothing else:
+  DATABASE_URL=postgresql://user@host/shop larder backup
+  larder list                    what there is now, and where
+  larder drill                   restore it beside, and compare
+  larder doctor                  what would be in the way
+
 The database comes from DATABASE_URL, or many of them from larder.toml (see larder.example.toml). Without REDIS_URL a
-command starts the Redis and the worker that it needs, and ends them.
+command starts the Redis and the worker that it needs, and ends them. Each command says more: larder backup --help.
 {_EXIT_CODES}""",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

@@ -12,13 +12,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
-from larder import databases, secret, stores
+from larder import databases, notifiers, secret, stores
 from larder.naming import DATABASE_NAME
+from larder.notifiers import NotifierSettings
 from larder.problems import Problems, nearest
 from larder.settings import (
     ApproverSettings,
@@ -26,12 +27,12 @@ from larder.settings import (
     DatabaseSettings,
     Environment,
     General,
-    NotifierSettings,
     RetentionSettings,
     Settings,
     SignerSettings,
 )
 from larder.stores import StoreSettings
+from larder.variables import FILE, SecretFileError, is_given, secret_in
 
 __all__ = [
     "ApproverSettings",
@@ -58,6 +59,9 @@ _CONSOLE = "console"
 
 #: The kind, and the name, of the store that BACKUP_S3_BUCKET alone makes.
 _BUCKET_STORE = "s3"
+
+#: The kind, and the name, of the notifier that SLACK_WEBHOOK_URL alone makes.
+_SLACK = "slack"
 
 #: Variables that hold secrets and are read by others than Larder.
 _FOREIGN_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -86,12 +90,22 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def _environment(problems: Problems, environ: Mapping[str, str]) -> Environment:
     """The variables that Larder reads; one that is empty counts as not set, and a wrong one spoils no other."""
     found: Raw = {}
-    for key in Environment.model_fields:
+    for key, info in Environment.model_fields.items():
         variable = key.upper()
-        if environ.get(variable):
-            checked = problems.validate(Environment, {key: environ[variable]}, "", named={key: variable})
+        try:
+            value = secret_in(variable, environ) if _is_secret(info.annotation) else environ.get(variable)
+        except SecretFileError as error:
+            problems.add(variable + FILE, str(error))
+            continue
+        if value:
+            checked = problems.validate(Environment, {key: value}, "", named={key: variable})
             found[key] = getattr(checked, key, None)
     return Environment(**found)
+
+
+def _is_secret(kind: object) -> bool:
+    """Whether a type is that of a secret, or has it as a part."""
+    return kind is SecretStr or any(map(_is_secret, get_args(kind)))
 
 
 def _file(problems: Problems, environment: Environment) -> tuple[Path | None, Raw]:
@@ -163,8 +177,8 @@ class _Reader:
             verify_budget=general.verify_budget,
             config_file=self.file,
             stores=stores,
-            databases=self._databases(tables["databases"], general, stores),
-            notifiers=self._notifiers(tables["notifiers"]),
+            databases=(databases := self._databases(tables["databases"], general, stores)),
+            notifiers=self._notifiers(tables["notifiers"], databases),
             signers=(signers := self._keys("signers", tables, SignerSettings)),
             approvers=self._approvers(tables, signers),
             console=self._console(),
@@ -172,6 +186,7 @@ class _Reader:
             request_life=general.request_life,
             token_life=general.token_life,
             signing_key=(self.base / general.signing_key).absolute() if general.signing_key else None,
+            heartbeat_file=self.environment.larder_heartbeat_file,
             warnings=tuple(self.warnings),
         )
         _register_secrets(found)
@@ -213,10 +228,13 @@ class _Reader:
             self.problems.add(f"{path}.{named}", f"stands beside {key}", "keep one of them")
         elif not isinstance(variable, str) or not VARIABLE.fullmatch(variable):
             self.problems.add(f"{path}.{key}", f"{named} has to be the name of an environment variable")
-        elif not self.environ.get(variable):
+        elif not is_given(variable, self.environ):
             self.problems.add(f"{path}.{key}", f"{named} names the variable {variable}, which is not set")
         else:
-            values[key] = self.environ[variable]
+            try:
+                values[key] = secret_in(variable, self.environ)
+            except SecretFileError as error:
+                self.problems.add(f"{path}.{key}", f"{named} names {variable}, and {variable}{FILE} {error}")
         return values
 
     def _state_dir(self, general: General, backup_dir: Path) -> Path:
@@ -268,22 +286,47 @@ class _Reader:
                 key, problem = what
                 self.problems.add(f"stores.{store.name}.{key}", problem)
 
-    def _notifiers(self, tables: dict[str, Raw]) -> dict[str, NotifierSettings]:
+    def _notifiers(
+        self, tables: dict[str, Raw], databases: Mapping[str, DatabaseSettings]
+    ) -> dict[str, NotifierSettings]:
         found: dict[str, NotifierSettings] = {}
         for name, table in tables.items():
-            path = f"notifiers.{name}"
-            checked = self.problems.validate(NotifierSettings, self._secret(table, path), path)
+            checked = self._notifier(f"notifiers.{name}", table)
             if checked is not None:
                 found[name] = checked.model_copy(update={"name": name})
+            self._check_names(f"notifiers.{name}.databases", table.get("databases"), databases)
         slack = self.environment.slack_webhook_url
-        if slack and all(notifier.url != slack for notifier in found.values()):
-            if "slack" in tables:
+        if slack and all(slack != getattr(notifier, "url", None) for notifier in found.values()):
+            if _SLACK in tables:
                 self.warnings.append(
                     "SLACK_WEBHOOK_URL is not used: the configuration has a notifier 'slack'"
                 )
             else:
-                found["slack"] = NotifierSettings(name="slack", url=slack)
+                found[_SLACK] = notifiers.settings_of(_SLACK)(name=_SLACK, url=slack)  # type: ignore[call-arg]
         return found
+
+    def _notifier(self, path: str, table: Raw) -> NotifierSettings | None:
+        """The notifier of one table, by what its kind says; None where something is wrong, which is noted."""
+        values, word = self._secret(table, path), table.get("type", notifiers.DEFAULT)
+        if not isinstance(word, str) or word not in notifiers.words():
+            what = f"there is no '{word}'" if isinstance(word, str) else "has to be text, in quotation marks"
+            self.problems.add(f"{path}.type", f"{what}; use one of: {', '.join(notifiers.words())}")
+            # What all kinds have can be looked at all the same.
+            common = {key: table[key] for key in ("on",) if key in table}
+            self.problems.validate(NotifierSettings, common, path)
+            return None
+        kind = notifiers.settings_of(word)
+        for key in kind.secret_keys:
+            values = self._from_variable(values, path, key)
+        return self.problems.validate(kind, values, path)
+
+    def _check_names(self, path: str, names: object, known: Mapping[str, object]) -> None:
+        """Note the names of databases that there are not, unless there is a mistake in their own table."""
+        for index, name in enumerate(names if isinstance(names, list) else []):
+            if isinstance(name, str) and name not in known and f"databases.{name}" not in self.problems:
+                near = nearest(name, known)
+                hint = f"did you mean '{near}'?" if near else f"configured are: {', '.join(known) or 'none'}"
+                self.problems.add(f"{path}.{index}", f"there is no database '{name}'", hint)
 
     def _console(self) -> ConsoleSettings:
         """The table [console], and the password that the environment has, where the file has none."""
@@ -419,7 +462,8 @@ def _register_secrets(settings: Settings) -> None:
             for value in databases.secrets_in(secret_url.get_secret_value()):
                 secret.register(value)
     for notifier in settings.notifiers.values():
-        secret.register(notifier.url.get_secret_value())
+        for value in notifier.secrets():
+            secret.register(value)
     # Several Redis that stand in for each other are separated by semicolons.
     brokers = settings.redis_url.get_secret_value().split(";") if settings.redis_url else []
     for url in (*brokers, settings.ledger_url.get_secret_value()):

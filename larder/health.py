@@ -54,6 +54,7 @@ def checks(settings: Settings, open_ledger: Callable[[], Ledger]) -> Iterator[Ch
     for path in settings.identities:
         yield from _identity(path)
     yield _approvers(settings)
+    yield from _notifiers(settings)
     yield from _checked("ledger", "sqlite" if _is_file(settings) else "postgresql", ledger_opens)
     for store in settings.stores.values():
         yield from _store(store)
@@ -125,6 +126,20 @@ def _approvers(settings: Settings) -> Check:
         "nobody can approve a restore, so none can be done",
         "make a key for somebody before it is needed: larder keys new approver NAME",
     )
+
+
+def _notifiers(settings: Settings) -> Iterator[Check]:
+    """Who is told of what, without telling anybody: `larder doctor --tell` does."""
+    for notifier in settings.notifiers.values():
+        yield Check("notifier", notifier.name, "ok", f"{notifier.type}, is told of {notifier.told_of}")
+    if not settings.notifiers:
+        yield Check(
+            "notifier",
+            "failures",
+            "warning",
+            "nobody is told when a backup fails",
+            "set SLACK_WEBHOOK_URL, or write [notifiers.NAME]: docs/notices.md",
+        )
 
 
 def _identity(path: Path) -> Iterator[Check]:

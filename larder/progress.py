@@ -34,11 +34,20 @@ class Report:
         """Between 0 and 1, or None where the total is not known."""
         return min(self.done / self.total, 1.0) if self.total else None
 
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest takes at this rate, or None where nobody can say."""
+        if not self.total or self.rate == 0 or self.done >= self.total:
+            return None
+        return (self.total - self.done) / self.rate
+
     def __str__(self) -> str:
         speed = f"{human_size(self.rate)}/s"
         if self.fraction is None:
             return f"{human_size(self.done)} · {speed}"
-        return f"{self.fraction * 100:.0f} % · {human_size(self.done)} of {human_size(self.total or 0)} · {speed}"
+        moved = f"{human_size(self.done)} of {human_size(self.total or 0)}"
+        left = f" · {human_seconds(self.left)} left" if self.left is not None else ""
+        return f"{self.fraction * 100:.0f} % · {moved} · {speed}{left}"
 
 
 class Progress:

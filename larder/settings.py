@@ -11,14 +11,15 @@ from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from larder import addresses, codecs, databases, notifiers, schedule
+from larder import addresses, codecs, databases, schedule
 from larder.errors import ConfigurationError, NotFoundError
 from larder.fields import DAY, Duration, Folder, PublicKey, Size, Table, Whole, YesNo, one_of
+from larder.notifiers import NotifierSettings
+from larder.posting import Webhook
 from larder.problems import nearest
 from larder.stores import StoreSettings
 
@@ -30,17 +31,6 @@ def _url(value: SecretStr) -> SecretStr:
         problem = f"{error.message} ({error.hint})"
     if problem:
         raise ValueError(problem)
-    return value
-
-
-def _webhook(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        usable = parts.scheme in {"https", "http"} and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("has to be a webhook's address, https://…")
     return value
 
 
@@ -71,7 +61,6 @@ def _recipient(value: str) -> str:
 Cron = Annotated[str, AfterValidator(_cron)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]
-Webhook = Annotated[SecretStr, AfterValidator(_webhook)]
 
 
 #: How many days backups are kept where nobody says anything about it.
@@ -275,22 +264,6 @@ class DatabaseSettings(Table):
         return value
 
 
-class NotifierSettings(Table):
-    """One place that is told how backups went."""
-
-    name: str = Field(default="", exclude=True)
-    type: str = Field(default="slack", description="the kind of notifier: slack")
-    url: Webhook = Field(description="the webhook's address, which is a secret")
-    on: tuple[Literal["success", "failure", "recovered"], ...] = Field(
-        default=("success", "failure", "recovered"), description="what it is told about"
-    )
-
-    @field_validator("type")
-    @classmethod
-    def _type(cls, value: str) -> str:
-        return one_of(value, notifiers.words())
-
-
 class ConsoleSettings(Table):
     """Where the console listens, and who gets in."""
 
@@ -401,19 +374,49 @@ class General(Table):
 class Environment(Table):
     """The environment variables that Larder reads, in small letters."""
 
-    database_url: SecretStr | None = None
-    backup_dir: Folder | None = None
-    backup_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = None
-    backup_s3_bucket: str | None = None
-    slack_webhook_url: Webhook | None = None
-    sentry_dsn: SecretStr | None = None
-    cron_secret: SecretStr | None = None
-    larder_console_password: SecretStr | None = None
-    redis_url: SecretStr | None = None
-    larder_ledger_url: SecretStr | None = None
-    larder_config: Folder | None = None
-    larder_state_dir: Folder | None = None
-    larder_log_format: Literal["text", "json"] | None = None
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="the database, where larder.toml names none: postgresql://…, sqlite:///…, file:…",
+    )
+    backup_dir: Folder | None = Field(default=None, description="where backups are kept; ./backups")
+    backup_retention_days: Annotated[int, Field(ge=1, le=36500)] | None = Field(
+        default=None, description="days to keep backups of databases that have no rule of their own; 30"
+    )
+    backup_s3_bucket: str | None = Field(
+        default=None, description="a bucket for a second copy, in its folder backups/"
+    )
+    slack_webhook_url: Webhook | None = Field(
+        default=None, description="where to tell of backups, drills, restores, and of what is missed"
+    )
+    sentry_dsn: SecretStr | None = Field(
+        default=None, description="where workers and beat report errors, and backups check in"
+    )
+    cron_secret: SecretStr | None = Field(
+        default=None,
+        description="what begins backups at the console's /api/cron/backup; nothing does without it",
+    )
+    larder_console_password: SecretStr | None = Field(
+        default=None, description="what people log in to the console with"
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="the Redis that workers listen on; without it, commands bring their own"
+    )
+    larder_ledger_url: SecretStr | None = Field(
+        default=None,
+        description="the ledger, when workers run on several hosts: postgresql://…; SQLite in the state folder",
+    )
+    larder_config: Folder | None = Field(
+        default=None, description="the configuration file; ./larder.toml, if it exists"
+    )
+    larder_state_dir: Folder | None = Field(
+        default=None, description="ledger, spool and locks; $BACKUP_DIR/.larder"
+    )
+    larder_log_format: Literal["text", "json"] | None = Field(
+        default=None, description="how workers write their log; text"
+    )
+    larder_heartbeat_file: Folder | None = Field(
+        default=None, description="a file that a worker touches while it lives, for probes; none"
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -479,6 +482,8 @@ class Settings:
     spool_limit: int | None = None
     #: The file of this host's signing key; None for the one in the state folder.
     signing_key: Path | None = None
+    #: What a worker touches as long as it lives, for whoever watches over it; None for nothing.
+    heartbeat_file: Path | None = None
     #: What can be worked with, and may not be what was meant.
     warnings: tuple[str, ...] = ()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from larder import notifiers
 from larder.errors import LarderError
 from larder.ledger.drills import Drill
-from larder.notifiers import Notice
+from tasks import announcing, telling
 from tasks.restoration import scratch_of
 from tasks.step import Work, step, stored
-from tasks.telling import notice_of
 
 
 @step("notify", "drill", spares=stored)
@@ -19,13 +17,24 @@ def notify(work: Work) -> None:
     drill = work.ledger.drills.close(work.run)
     if failed and _counts_no_more(work, drill):
         work.complain(f"Backup {drill.backup} counts no more: none of its copies is good")
-    notice = _notice(work, drill)
-    for problem in notifiers.tell(work.settings.notifiers.values(), notice):
+    _note(work)
+    for problem in announcing.announce(
+        also=telling.of_each(work.settings, telling.of_drill(work.ledger, work.run))
+    ):
         work.warn(problem)
     if gone:
         work.spool.remove()
     if not failed:
         work.say("Drill completed successfully!")
+
+
+def _note(work: Work) -> None:
+    """Write down that it has failed, or that one has gone well again: people hear of it by that."""
+    run, misses = work.run, work.ledger.misses
+    if run.state == "failed":
+        misses.fail(run.database, "drill", run.error or "", run=run.id, step=run.failed_step, hint=run.hint)
+    else:
+        misses.recover(run.database, "drill")
 
 
 def _counts_no_more(work: Work, drill: Drill) -> bool:
@@ -42,18 +51,3 @@ def _clear_up(work: Work) -> bool:
         work.complain(f"What this drill has left could not be removed yet: {error.message}")
         return False
     return True
-
-
-def _notice(work: Work, drill: Drill) -> Notice:
-    return notice_of(
-        work.run,
-        work.ledger.backups.get(drill.backup),
-        about="drill",
-        backup=drill.backup,
-        outcome=drill.outcome,
-        level=drill.level,
-        tables=drill.tables,
-        rows=drill.rows,
-        recovery_seconds=drill.recovery_seconds,
-        differences=tuple(drill.differences or ()),
-    )

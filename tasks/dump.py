@@ -7,7 +7,7 @@ from pathlib import Path
 from larder.codecs import codec
 from larder.databases import Dump, open_database
 from larder.encoding import encoding_of
-from tasks import context
+from tasks import context, telling
 from tasks.admission import see_that_it_fits
 from tasks.step import Work, step
 from tasks.sweep import sweep
@@ -26,6 +26,9 @@ def dump(work: Work) -> None:
     see_that_it_fits(work.settings, work.database, work.spool)
     work.pace()
     work.say(f"Starting database backup at {work.run.stamp}")
+    if work.lease.tries == 1 and work.run.parent is None:
+        for problem in telling.begun(work.settings, work.run):
+            work.mention(problem)
     database = open_database(work.database, work.settings.state_dir)
     # Encryption comes with compress: what is in the spool till then is plain to whoever is this user or root.
     wanted = encoding_of(work.database).compression

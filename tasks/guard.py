@@ -13,7 +13,18 @@ from larder.errors import LarderError
 from larder.ledger.leases import LAST_STEP
 from larder.ledger.requests import Request
 from larder.stores import open_store
-from tasks import admission, context, drill, drill_closing, objectives, overdue, queues, recovery, sweep
+from tasks import (
+    admission,
+    announcing,
+    context,
+    drill,
+    drill_closing,
+    objectives,
+    overdue,
+    queues,
+    recovery,
+    sweep,
+)
 from tasks.closing import clear_up, empty_spool, restorer_of
 from tasks.step import logger
 
@@ -37,7 +48,14 @@ def guard() -> int:
 @shared_task(name="tidy")
 def tidy() -> None:
     """Let go of what runs have left on this host, or keep no longer. So do commands with a worker of their own."""
-    _each(_remove_leftovers, _let_go, drill_closing.clear_up, sweep.sweep)
+    _each(_remove_leftovers, _let_go, drill_closing.clear_up, sweep.sweep, _tell_all)
+
+
+def _tell_all() -> None:
+    """Have people hear of the rest where no guard tells them later: a command that brings its own worker ends now."""
+    if context.ledger().runs.alone:
+        for problem in announcing.announce(at_once=True):
+            logger.error("%s", problem)
 
 
 def _have_others_tidy() -> None:

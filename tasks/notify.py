@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from larder import anomalies, notifiers
+from larder import anomalies
 from larder.catalog import read_named
 from larder.errors import LarderError
-from larder.ledger.runs import Run, good_end
+from larder.ledger.runs import UPLOAD, Run, good_end
 from larder.manifest import Manifest, Previous
 from larder.naming import manifest_name
 from larder.notifiers import Notice
 from larder.secret import redact
 from larder.stores import open_store
-from tasks import context
+from tasks import announcing, context, telling
 from tasks.checksum import Papers
 from tasks.step import Work, step, stored
 from tasks.telling import notice_of
 
 #: The links whose time is a backup's own. How long it waited for a worker says nothing of the database.
 _TIMED = ("dump", "compress", "checksum", "upload")
+
+#: What can be done where a store has no copy.
+_CURE = "see whether the store can be reached and written to: larder doctor; the next backup makes a copy there again"
 
 #: How many runs are looked at for those whose time it is compared with.
 _LATEST = 50
@@ -30,14 +33,29 @@ def notify(work: Work) -> None:
     odd = [] if failed else _odd(work)
     for line in odd:
         work.warn(line)
-    notice = _notice(work, odd)
-    # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
-    events = ["failure" for link in work.run.uploads if link.state == "failed"]
-    for problem in notifiers.tell(work.settings.notifiers.values(), notice, events):
+    _note(work)
+    telling.run_ended.send(sender=None, run=work.run)
+    for problem in announcing.announce(also=telling.of_each(work.settings, _notice(work, odd))):
         work.warn(problem)
     work.spool.remove()
     if not failed:
         work.say("Backup completed successfully!")
+
+
+def _note(work: Work) -> None:
+    """Write down that it has failed, or is well again: whoever is told of many together hears of it by that."""
+    run, misses = work.run, work.ledger.misses
+    if run.state == "failed":
+        misses.fail(run.database, "backup", run.error or "", run=run.id, step=run.failed_step, hint=run.hint)
+        return
+    misses.recover(run.database, "backup")
+    # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
+    without = {link.store: link.error or "unknown" for link in run.uploads if link.state == "failed"}
+    if without:
+        text = "; ".join(f"no copy of {run.backup} in {store}: {why}" for store, why in without.items())
+        misses.fail(run.database, "copies", text, run=run.id, step=UPLOAD, hint=_CURE)
+    else:
+        misses.recover(run.database, "copies")
 
 
 def _odd(work: Work) -> list[str]:
@@ -101,5 +119,6 @@ def _notice(work: Work, odd: list[str]) -> Notice:
         backup,
         artifact=work.run.artifact,
         stores=tuple(sorted(backup.copies)) if backup else (),
+        anomalies=tuple(odd),
         warnings=tuple(dict.fromkeys((*work.run.warnings, *odd))),
     )

@@ -54,4 +54,5 @@ def _notice(work: Work, request: Request) -> Notice:
         about="restore",
         request=request.id,
         target=request.document.into.address,
+        undoes=request.undoes or "",
     )

@@ -1,13 +1,24 @@
-"""Notices about runs: what those of every kind say alike."""
+"""Notices about runs: what those of every kind say alike; and that a backup begins, and is over."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from celery.utils.dispatch import Signal
+
+from larder import notifiers
+from larder.config import Settings
+from larder.ledger import Ledger
 from larder.ledger.backups import Backup
 from larder.ledger.runs import Run
 from larder.manifest_fields import TIME
-from larder.notifiers import Notice
+from larder.notifiers import Notice, NotifierSettings
+from larder.restore_request import RestoreRequest
+
+#: Sent with the `run` of a backup as its dump begins, and as people are told how it ended. Whoever listens is quick;
+#: what it raises is written into the log, and fails nothing.
+run_began = Signal(name="run_began", providing_args={"run"})
+run_ended = Signal(name="run_ended", providing_args={"run"})
 
 
 def notice_of(run: Run, made: Backup | None, /, **more: Any) -> Notice:
@@ -27,3 +38,57 @@ def notice_of(run: Run, made: Backup | None, /, **more: Any) -> Notice:
         "hint": run.hint,
     }
     return Notice(**(told | more))
+
+
+def of_drill(ledger: Ledger, run: Run) -> Notice:
+    """How a drill went, and what it found."""
+    drill = ledger.drills.get(run.id)
+    return notice_of(
+        run,
+        ledger.backups.get(drill.backup),
+        about="drill",
+        backup=drill.backup,
+        outcome=drill.outcome,
+        level=drill.level,
+        tables=drill.tables,
+        rows=drill.rows,
+        recovery_seconds=drill.recovery_seconds,
+        differences=tuple(drill.differences or ()),
+    )
+
+
+def begun(settings: Settings, run: Run) -> list[str]:
+    """Tell whoever counts runs that a backup begins; gives what went wrong, a line each."""
+    run_began.send(sender=None, run=run)
+    return notifiers.tell(settings.notifiers.values(), notice_of(run, None, event="start"))
+
+
+def of_each(settings: Settings, notice: Notice) -> list[tuple[NotifierSettings, Notice]]:
+    """The messages to whoever hears of each run by itself: of failures, who counts runs. The others hear of many
+    failures together, by `announcing`.
+    """
+    each = notice.event != "failure"
+    return notifiers.wanting([one for one in settings.notifiers.values() if each or not one.grouped], notice)
+
+
+def asked(settings: Settings, request: RestoreRequest, database: str) -> list[str]:
+    """Tell whoever hears of restores that somebody wants one; gives what went wrong, a line each."""
+    notice = Notice(
+        event="asked",
+        database=database,
+        run="",
+        artifact=request.wanted.artifact,
+        size=request.wanted.size,
+        seconds=0,
+        created=request.requested,
+        proof=request.wanted.proof,
+        hint=f"larder restore approve {request.request} --key NAME.approver.key; or larder restore deny "
+        f"{request.request}. It can be approved until {request.expires}",
+        about="restore",
+        request=request.request,
+        requester=request.requester,
+        reason=request.reason,
+        target=request.into.address,
+        backup=request.wanted.backup,
+    )
+    return notifiers.tell(settings.notifiers.values(), notice)

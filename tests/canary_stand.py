@@ -60,6 +60,11 @@ class Stand:
             "CRON_SECRET": self._hatch("cron"),
             "SENTRY_DSN": f"http://{self.canaries.hatch('sentry')}@{sink.address}/1",
             "HOOK": f"http://{sink.address}/services/T0/B0/{self.canaries.hatch('webhook')}",
+            "HOOK_SECRET": self._hatch("webhook secret"),
+            "CHECK": f"http://{sink.address}/services/ping/{self.canaries.hatch('ping')}/{{database}}",
+            "SERVICE": f"json://{sink.address}/services/{self.canaries.hatch('apprise')}",
+            "SERVICE_AWAY": f"json://u:{quote(self._hatch('apprise away'), safe='')}@127.0.0.1:{self.dead}/x",
+            "MAIL": f"smtp://larder:{quote(self._hatch('mail'), safe='')}@127.0.0.1:{self.dead}",
             "HOOK_AWAY": f"http://127.0.0.1:{self.dead}/services/{self.canaries.hatch('webhook away')}",
             "SHOP_URL": self._role("canary", self.shop_password, "shop"),
             "SCRATCH_URL": self._role("canary_scratch", self._hatch("scratch"), "postgres"),
@@ -98,6 +103,24 @@ class Stand:
             bucket = "{self.bucket.name}"
             [notifiers.team]
             url_env = "HOOK"
+            [notifiers.program]
+            type = "webhook"
+            url_env = "HOOK"
+            secret_env = "HOOK_SECRET"
+            [notifiers.check]
+            type = "ping"
+            url_env = "CHECK"
+            [notifiers.service]
+            type = "apprise"
+            url_env = "SERVICE"
+            [notifiers.service_away]
+            type = "apprise"
+            url_env = "SERVICE_AWAY"
+            [notifiers.mail]
+            type = "email"
+            url_env = "MAIL"
+            sender = "larder@example.com"
+            to = ["ops@example.com"]
             [notifiers.away]
             url_env = "HOOK_AWAY"
             on = ["failure"]
@@ -228,6 +251,7 @@ class Stand:
         eventually(lambda: {"wrong", "tls", "odd", "refused"} <= self._failed())
         self._larder("runs", "--json")
         self._larder("status")
+        self._larder("doctor", "--tell")
 
     def _call(self) -> None:
         """Send what `celery call` can send, with an approval that is none; its own command line would hold it."""

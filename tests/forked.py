@@ -135,7 +135,7 @@ def _become(asked: dict[str, Any], descriptors: list[int], main: Any) -> None:
         os.environ.clear()
         os.environ.update({"LC_CTYPE": "C.UTF-8", **asked["environment"]})
         sys.argv = asked["argv"]
-        main()
+        main(prog_name="larder")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except BaseException:  # noqa: BLE001 - as the interpreter does at its end

@@ -200,6 +200,9 @@ def _take_up_lost_runs(sender: Any, **_: Any) -> None:
 # Whatever these processes write (beat's schedule, logs) is for their user alone.
 os.umask(0o077)
 
+# `celery -A workers flower` looks for a file of this name in the folder that it is started in.
+os.environ.setdefault("FLOWER_CONF", str(Path(__file__).with_name("flowerconfig.py")))
+
 try:
     # Beat keeps its schedule in there, and may be the first to start.
     make_private(context.settings().state_dir)

@@ -25,6 +25,7 @@ from larder.errors import (
 )
 from larder.secret import redact_within
 from tasks import context
+from workers import checkins
 
 #: What somebody asked for and did not get, who has been told so: nothing has failed that should have gone well.
 _MISTAKES = (BusyError, InterruptedByOperator, LeaseLostError, NotAuthorisedError, NotFoundError)
@@ -65,6 +66,7 @@ def _start(**_: Any) -> None:
     for name in ("larder", "celery"):
         logging.getLogger(name).addHandler(_Unexpected(logging.ERROR))
     task_failure.connect(_tell_of_task)
+    checkins.listen()
 
 
 class _Unexpected(logging.Handler):

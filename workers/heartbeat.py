@@ -24,6 +24,7 @@ class Heartbeat:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._away = False
+        self._file = context.settings().heartbeat_file
 
     def start(self) -> None:
         """Beat from now on."""
@@ -35,6 +36,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while True:
+            self._touch()
             try:
                 with _QUIET:
                     context.ledger().hosts.beat(context.host())
@@ -48,3 +50,12 @@ class Heartbeat:
                 self._away = True
             if self._over.wait(BEAT.total_seconds()):
                 return
+
+    def _touch(self) -> None:
+        """Show whoever watches over this process that it lives, whatever has become of the ledger."""
+        if self._file is None:
+            return
+        try:
+            self._file.touch()
+        except OSError as error:
+            logger.error("unable to touch %s: %s", self._file, error.strerror)

@@ -19,7 +19,7 @@ manifests, which are the truth about backups.
 | `audit` | who did what about restores, so that nobody can unsay it |
 | `drills` | which backups were restored to see that they restore, and what was found |
 | `standings` | how every database stands: newest backup, newest proven one, last recovery |
-| `misses` | which objectives are missed, and whether people were told |
+| `misses` | which objectives are missed and what has failed, and who was told |
 | `slots` | whether the clock has started a task already |
 """
 

@@ -1,4 +1,6 @@
-"""Misses: which objectives a database does not keep to, since when, until when, and whether people were told."""
+"""Misses: which objectives a database does not keep to, and what of it has failed, since when, until when, and who was
+told.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,39 @@ from larder.ledger import tables
 #: Any number that no other user of the same PostgreSQL takes for its own lock: "misses" in ASCII.
 _ADVISORY_LOCK = int.from_bytes(b"misses")
 
+#: What is judged by the clock. Everything else has failed, and lasts until the next time that it goes well.
+OBJECTIVES = ("rpo", "proof", "rto")
+
 #: How long a notifier that is away may hear that something is met again.
 _NEWS = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Miss:
-    """One objective that was not kept to. Times are UTC; `ended` is None for as long as it is missed."""
+    """One objective that was not kept to, or what has failed. Times are UTC; `ended` is None while it lasts."""
 
     id: int
     database: str
-    #: `rpo`, `proof`, `rto`.
+    #: `rpo`, `proof`, `rto`; `backup`, `copies`, `drill`.
     objective: str
-    #: In words, as it was when it was missed.
+    #: In words, as it was when it was missed, or failed last.
     detail: str
     since: datetime
     ended: datetime | None
-    #: Whether everybody who wants to hear was told how it stands now: that it is missed, or that it is met again.
+    #: Whether nobody is to be told any more: everybody knows that it is over, or it ended silently.
     told: bool
-    #: Until then: the names of the notifiers that were.
-    heard: list[str] | None
+    #: When each notifier was told of it last, and that it is over, by the notifier's name.
+    heard: dict[str, datetime]
+    relieved: dict[str, datetime]
+    #: The last run that has failed, at which step, and what can be done. None of an objective.
+    run: str | None
+    step: str | None
+    hint: str | None
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is an objective, which the guard judges, and not a failure."""
+        return self.objective in OBJECTIVES
 
 
 class Misses:
@@ -45,28 +60,32 @@ class Misses:
         self._engine = engine
 
     def open(self) -> list[Miss]:
-        """What is missed now, the oldest first."""
+        """What is missed now, or has failed and is not well again, the oldest first."""
         return self._select(tables.misses.c.ended.is_(None))
 
-    def untold(self) -> list[Miss]:
-        """Of what somebody was not told yet how it stands, the oldest first. What ended a day ago is no news."""
+    def current(self) -> list[Miss]:
+        """What is open, and what has ended within a day, the oldest first. What ended before is no news to anybody."""
         ended = tables.misses.c.ended
-        news = sa.or_(ended.is_(None), ended > datetime.now(UTC) - _NEWS)
-        return self._select(sa.and_(tables.misses.c.told.is_(False), news))
+        return self._select(sa.or_(ended.is_(None), ended > datetime.now(UTC) - _NEWS))
 
     def between(self, start: datetime, end: datetime) -> list[Miss]:
-        """What was missed at some time from `start` on and before `end`, the oldest first."""
+        """The objectives that were missed at some time from `start` on and before `end`, the oldest first."""
         ended = sa.or_(tables.misses.c.ended.is_(None), tables.misses.c.ended > start)
-        return self._select(sa.and_(tables.misses.c.since < end, ended))
+        judged = tables.misses.c.objective.in_(OBJECTIVES)
+        return self._select(sa.and_(tables.misses.c.since < end, ended, judged))
 
-    def begin(self, database: str, objective: str, detail: str) -> bool:
-        """Note that an objective is missed, to be told; False where that is known already, whoever noted it."""
+    def begin(self, database: str, objective: str, detail: str, **more: str | None) -> bool:
+        """Note that an objective is missed, to be told; False where that is known already, whoever noted it.
+
+        `more` are `run`, `step` and `hint` of what has failed.
+        """
         row = {
             "database": database,
             "objective": objective,
             "detail": detail,
             "since": datetime.now(UTC),
             "told": False,
+            **more,
         }
         try:
             with self._engine.begin() as connection:
@@ -75,30 +94,64 @@ class Misses:
             return False
         return True
 
+    def fail(
+        self, database: str, what: str, detail: str, *, run: str, step: str | None, hint: str | None
+    ) -> None:
+        """Note that `what` (`backup`, `copies`, `drill`) has failed in `run`, to be told.
+
+        What had failed before at the same step is known already: then only its cause is new.
+        """
+        if self.begin(database, what, detail, run=run, step=step, hint=hint):
+            return
+        misses = tables.misses.c
+        with self._engine.begin() as connection:
+            same = sa.and_(_open_of(database, what), misses.step.is_not_distinct_from(step))
+            known = connection.execute(
+                tables.misses.update().where(same).values(detail=detail, run=run, hint=hint)
+            )
+            if not known.rowcount:
+                connection.execute(
+                    tables.misses.update()
+                    .where(_open_of(database, what))
+                    .values(detail=detail, run=run, step=step, hint=hint, heard=None)
+                )
+
+    def recover(self, database: str, what: str) -> bool:
+        """Note that what had failed of `database` is well again, to be told; False where nothing had."""
+        return self._end(_open_of(database, what), silently=False)
+
     def end(self, miss: Miss, *, silently: bool = False) -> bool:
         """Note that an objective is met again, to be told, or is none any more (`silently`); False where it had ended.
 
         Nobody may have been told yet that it was missed. Then they are told of both at once.
         """
+        return self._end(
+            sa.and_(tables.misses.c.id == miss.id, tables.misses.c.ended.is_(None)), silently=silently
+        )
+
+    def _end(self, which: sa.ColumnElement[bool], *, silently: bool) -> bool:
         with self._engine.begin() as connection:
             ended = connection.execute(
-                tables.misses.update()
-                .where(tables.misses.c.id == miss.id, tables.misses.c.ended.is_(None))
-                .values(ended=datetime.now(UTC), told=silently, heard=None)
+                tables.misses.update().where(which).values(ended=datetime.now(UTC), told=silently)
             )
         return ended.rowcount > 0
 
-    def told(self, miss: Miss, heard: Collection[str] = (), *, everybody: bool = True) -> bool:
-        """Note that the notifiers `heard`, or `everybody`, were told how `miss` stands.
+    def told(self, miss: Miss, names: Collection[str], *, everybody: bool) -> bool:
+        """Note that the notifiers `names` were told just now how `miss` stands; `everybody` knows that it is over.
 
-        False where it has ended since, of which nobody was.
+        False where it has ended since, or failed otherwise, of which nobody was.
         """
-        same = tables.misses.c.ended.is_not(None) if miss.ended else tables.misses.c.ended.is_(None)
+        column = "relieved" if miss.ended else "heard"
+        before: dict[str, datetime] = getattr(miss, column)
+        now = datetime.now(UTC)
+        known = {name: moment.isoformat() for name, moment in (before | dict.fromkeys(names, now)).items()}
+        misses = tables.misses.c
+        same = misses.ended.is_not(None) if miss.ended else misses.ended.is_(None)
         with self._engine.begin() as connection:
             noted = connection.execute(
                 tables.misses.update()
-                .where(tables.misses.c.id == miss.id, tables.misses.c.told.is_(False), same)
-                .values(told=everybody, heard=sorted(heard))
+                .where(misses.id == miss.id, same, misses.run.is_not_distinct_from(miss.run))
+                .values({column: known, "told": miss.ended is not None and everybody})
             )
         return noted.rowcount > 0
 
@@ -130,4 +183,17 @@ class Misses:
     def _select(self, wanted: sa.ColumnElement[bool]) -> list[Miss]:
         query = sa.select(tables.misses).where(wanted).order_by(tables.misses.c.id)
         with self._engine.connect().execution_options(reads=True) as connection:
-            return [Miss(**row) for row in connection.execute(query).mappings()]
+            return [_miss(row) for row in connection.execute(query).mappings()]
+
+
+def _open_of(database: str, what: str) -> sa.ColumnElement[bool]:
+    misses = tables.misses.c
+    return sa.and_(misses.database == database, misses.objective == what, misses.ended.is_(None))
+
+
+def _miss(row: sa.RowMapping) -> Miss:
+    times = {
+        column: {name: datetime.fromisoformat(moment) for name, moment in (row[column] or {}).items()}
+        for column in ("heard", "relieved")
+    }
+    return Miss(**{**row, **times})

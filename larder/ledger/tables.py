@@ -300,21 +300,26 @@ drills = Table(
     Index("drills_by_time", "database", "created"),
 )
 
-#: Objectives that a database did not keep to, and until when. One is open at a time.
+#: Objectives that a database did not keep to, and what has failed of it, and until when. One is open at a time.
 misses = Table(
     "misses",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("database", String(63), nullable=False, index=True),
-    #: `rpo`, `proof`, `rto`.
+    #: `rpo`, `proof`, `rto`; or what has failed: `backup`, `copies`, `drill`.
     Column("objective", String(20), nullable=False),
     Column("detail", Text, nullable=False),
     Column("since", Moment, nullable=False),
     Column("ended", Moment),
-    #: Whether everybody who wants to hear was told how it stands now.
+    #: Whether nobody is to be told any more.
     Column("told", Boolean, nullable=False),
-    #: Until then: the notifiers that were.
+    #: When each notifier was told of it last, and that it is over, by the notifier's name.
     Column("heard", JSON),
+    Column("relieved", JSON),
+    #: The last run that has failed of it, at which step, and what can be done.
+    Column("run", String(32)),
+    Column("step", String(20)),
+    Column("hint", Text),
     Index(
         "one_open_miss",
         "database",

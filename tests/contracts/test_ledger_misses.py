@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from larder.errors import LarderError
-from larder.ledger import Ledger
+from larder.ledger import Ledger, open_ledger, schema
 from larder.ledger.drills import Outcome
 from larder.ledger.misses import Miss
 from larder.objectives import Facts
@@ -106,42 +107,116 @@ def test_a_thousand_databases_are_asked_for_at_once(ledger: Ledger) -> None:
 
 
 def the_miss(ledger: Ledger) -> Miss:
-    [miss] = ledger.misses.untold()
+    [miss] = ledger.misses.current()
     return miss
 
 
-def test_a_miss_is_begun_once_told_once_and_ends_once(ledger: Ledger) -> None:
+def test_a_miss_is_begun_once_and_ends_once(ledger: Ledger) -> None:
     assert ledger.misses.begin("shop", "rpo", "it is old")
     assert not ledger.misses.begin("shop", "rpo", "it is older")
     assert ledger.misses.begin("shop", "rto", "it was slow")
     assert [miss.objective for miss in ledger.misses.open()] == ["rpo", "rto"]
-    miss = ledger.misses.untold()[0]
-    assert (miss.database, miss.detail, miss.ended) == ("shop", "it is old", None)
+    miss = ledger.misses.current()[0]
+    assert (miss.database, miss.detail, miss.ended, miss.judged) == ("shop", "it is old", None, True)
     assert abs(datetime.now(UTC) - miss.since) < timedelta(minutes=1)
-    assert ledger.misses.told(miss)
-    assert not ledger.misses.told(miss)
     assert ledger.misses.end(miss)
     assert not ledger.misses.end(miss)
     assert [one.objective for one in ledger.misses.open()] == ["rto"]
-    ended = next(one for one in ledger.misses.untold() if one.id == miss.id)
-    assert ended.ended is not None
-    assert ledger.misses.told(ended)
-    assert [one.objective for one in ledger.misses.untold()] == ["rto"]
+    assert [one.ended is None for one in ledger.misses.current()] == [False, True]
     assert ledger.misses.begin("shop", "rpo", "again")
+
+
+def test_who_heard_of_it_and_of_its_end_is_kept_with_the_time(ledger: Ledger) -> None:
+    ledger.misses.begin("shop", "rpo", "it is old")
+    assert ledger.misses.told(the_miss(ledger), {"team"}, everybody=True)
+    assert ledger.misses.told(the_miss(ledger), {"dba"}, everybody=True)
+    found = the_miss(ledger)
+    assert (sorted(found.heard), found.relieved, found.told) == (["dba", "team"], {}, False)
+    assert abs(datetime.now(UTC) - found.heard["team"]) < timedelta(minutes=1)
+    ledger.misses.end(found)
+    assert ledger.misses.told(the_miss(ledger), {"dba"}, everybody=False)
+    found = the_miss(ledger)
+    assert (sorted(found.heard), list(found.relieved), found.told) == (["dba", "team"], ["dba"], False)
+    assert ledger.misses.told(found, {"team"}, everybody=True)
+    assert the_miss(ledger).told
 
 
 def test_what_ends_while_people_are_told_that_it_is_missed_is_told_too(ledger: Ledger) -> None:
     ledger.misses.begin("shop", "rpo", "it is old")
     read = the_miss(ledger)
     ledger.misses.end(read)
-    assert not ledger.misses.told(read)
-    assert the_miss(ledger).ended is not None
+    assert not ledger.misses.told(read, {"team"}, everybody=True)
+    found = the_miss(ledger)
+    assert (found.ended is not None, found.told, found.heard) == (True, False, {})
 
 
 def test_what_ends_silently_is_told_to_nobody(ledger: Ledger) -> None:
     ledger.misses.begin("shop", "rpo", "it is old")
     ledger.misses.end(the_miss(ledger), silently=True)
-    assert (ledger.misses.open(), ledger.misses.untold()) == ([], [])
+    assert (ledger.misses.open(), the_miss(ledger).told) == ([], True)
+
+
+def fail(ledger: Ledger, run: str, step: str = "dump") -> None:
+    ledger.misses.fail("shop", "backup", f"it failed in {run}", run=run, step=step, hint="mend it")
+
+
+def test_what_fails_again_at_the_same_step_is_known_and_at_another_one_is_news(ledger: Ledger) -> None:
+    fail(ledger, "one")
+    ledger.misses.told(the_miss(ledger), {"team"}, everybody=True)
+    fail(ledger, "two")
+    found = the_miss(ledger)
+    assert (found.run, found.detail, list(found.heard)) == ("two", "it failed in two", ["team"])
+    fail(ledger, "three", "upload")
+    found = the_miss(ledger)
+    assert (found.run, found.step, found.heard) == ("three", "upload", {})
+
+
+def test_what_fails_otherwise_while_people_are_told_is_told_too(ledger: Ledger) -> None:
+    fail(ledger, "one")
+    read = the_miss(ledger)
+    fail(ledger, "two", "upload")
+    assert not ledger.misses.told(read, {"team"}, everybody=True)
+    assert the_miss(ledger).heard == {}
+
+
+def test_what_failed_is_well_again_once_and_is_no_objective(ledger: Ledger) -> None:
+    assert not ledger.misses.recover("shop", "backup")
+    fail(ledger, "one")
+    assert not ledger.misses.recover("crm", "backup")
+    assert not ledger.misses.recover("shop", "drill")
+    assert ledger.misses.recover("shop", "backup")
+    assert not ledger.misses.recover("shop", "backup")
+    found = the_miss(ledger)
+    assert (found.ended is not None, found.told, found.judged) == (True, False, False)
+    hour = timedelta(hours=1)
+    assert ledger.misses.between(found.since - hour, found.since + hour) == []
+
+
+def test_what_an_older_schema_has_of_misses_is_kept_and_told_again_while_it_lasts(ledger_url: str) -> None:
+    engine = schema.open_engine(ledger_url, revision="0007")
+    with engine.begin() as connection:
+        for objective, ended, heard in (("rpo", None, '["team"]'), ("rto", datetime.now(UTC), None)):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO misses (database, objective, detail, since, ended, told, heard)"
+                    " VALUES ('shop', :objective, 'x', :now, :ended, :told, :heard)"
+                ),
+                {
+                    "objective": objective,
+                    "now": datetime.now(UTC),
+                    "ended": ended,
+                    "told": True,
+                    "heard": heard,
+                },
+            )
+    engine.dispose()
+    ledger = open_ledger(ledger_url)
+    found = ledger.misses.current()
+    assert [(one.objective, one.told, one.heard, one.relieved) for one in found] == [
+        ("rpo", False, {}, {}),
+        ("rto", True, {}, {}),
+    ]
+    ledger.close()
 
 
 def test_however_many_begin_and_end_a_miss_one_of_them_does(ledger: Ledger) -> None:
@@ -158,7 +233,7 @@ def test_one_at_a_time_tells_and_writes_do_not_wait_for_it(ledger: Ledger) -> No
         with ledger.misses.telling() as second:
             assert not second
         assert ledger.misses.begin("shop", "rpo", "it is old")
-        assert ledger.misses.told(the_miss(ledger))
+        assert ledger.misses.told(the_miss(ledger), {"team"}, everybody=True)
     with ledger.misses.telling() as again:
         assert again
 

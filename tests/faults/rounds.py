@@ -159,12 +159,16 @@ class Rounds:
 
     def _open(self) -> Iterator[str]:
         heard = list(self.world.ear.heard)
+        known = {(miss.database, miss.objective) for miss in self.world.ledger.misses.current()}
         for run in self.world.runs():
             if run.id in self._seen:
                 continue
             if not run.over:
                 yield f"{run.kind} {run.id} of {run.database} is not over: {run.state} at {run.step}"
-            elif run.state == "failed" and not any(run.id in text for text in heard):
+            elif run.state != "failed" or any(run.id in text for text in heard):
+                continue
+            # What fails soon after another is told later, and what fails again in the same way is known.
+            elif (run.database, run.kind) not in known or run.step_named("notify").state != "done":
                 yield f"{run.kind} {run.id} of {run.database} failed, and nobody was told"
         for request in self.world.ledger.requests.in_state("running"):
             yield f"restore {request.id} is not closed"

@@ -17,7 +17,8 @@ from larder import anomalies
 from larder.ledger.backups import Backup
 from larder.manifest import Content, File, Manifest, Previous
 from larder.naming import backup_id
-from larder.notifiers import Notice
+from larder.notifiers import Notice, slack
+from larder.notifiers.slack import Slack
 from tasks import backup as backups
 from tasks import chain, context, notify
 from tasks.checksum import checksum
@@ -297,7 +298,7 @@ class Shop:
         ended = context.ledger().runs.get(run.id)
         assert ended.state == "stored"
         assert self.told[-1].event == "success"
-        assert list(self.told[-1].warnings) == ended.warnings
+        assert list(self.told[-1].warnings) == list(self.told[-1].anomalies) == ended.warnings
         return ended.warnings
 
     def lines(self) -> list[str]:
@@ -312,6 +313,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         f'state_dir = "{tmp_path / "state"}"\n'
         f'[databases.shop]\nurl = "sqlite:///{tmp_path / "shop.db"}"\n'
         f'[stores.nas]\npath = "{tmp_path / "nas"}"\n'
+        '[notifiers.team]\nurl = "https://hooks.example/x"\n'
     )
     for variable in ("DATABASE_URL", "BACKUP_DIR", "REDIS_URL"):
         monkeypatch.delenv(variable, raising=False)
@@ -319,11 +321,11 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.setattr(chain, "send", lambda *_: None)
     made = Shop(tmp_path)
 
-    def tell(_configured: object, notice: Notice, _more: object = ()) -> list[str]:
-        made.told.append(notice)
-        return []
+    class Kept(Slack):
+        def send(self, notice: Notice) -> None:
+            made.told.append(notice)
 
-    monkeypatch.setattr(notify.notifiers, "tell", tell)
+    monkeypatch.setattr(slack, "NOTIFIER", Kept)
     context.settings.cache_clear()
     context._ledger_of.cache_clear()
     context.signer.cache_clear()

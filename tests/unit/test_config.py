@@ -8,22 +8,22 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from larder import secret
+from larder import notifiers, secret
 from larder.config import Settings, load
 from larder.errors import ConfigurationError, NotFoundError
 from larder.ledger import open_ledger
+from larder.notifiers import NotifierSettings, Word
 from larder.settings import (
     DatabaseSettings,
     Environment,
     General,
-    NotifierSettings,
     RetentionSettings,
     SignerSettings,
     Table,
@@ -107,8 +107,9 @@ def test_the_variables_of_the_users_documents(folder: Path) -> None:
     assert settings.ledger_url.get_secret_value() == "postgresql://ledger@db.example/ledger"
     assert settings.database("shop").retention.days == 7
     assert settings.stores["local"].path == folder / "kept"
-    assert settings.notifiers["slack"].url.get_secret_value() == HOOK
-    assert settings.notifiers["slack"].on == ("success", "failure", "recovered")
+    assert list(settings.notifiers["slack"].secrets()) == [HOOK]
+    # The document says that Slack is told of success, with the size.
+    assert set(settings.notifiers["slack"].on) == set(get_args(Word))
     assert settings.warnings == ()
 
 
@@ -138,7 +139,7 @@ def test_an_empty_variable_counts_as_not_set(variable: str, value: str) -> None:
 
 
 def test_a_line_end_after_a_value_is_no_part_of_it() -> None:
-    assert load({"SLACK_WEBHOOK_URL": f"{HOOK}\n"}).notifiers["slack"].url.get_secret_value() == HOOK
+    assert list(load({"SLACK_WEBHOOK_URL": f"{HOOK}\n"}).notifiers["slack"].secrets()) == [HOOK]
 
 
 def test_the_processs_own_environment_is_left_out_when_another_is_given(
@@ -480,7 +481,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(write: Write) -> None:
         "stores.nas.path": "is missing",
         "stores.nas.pth": "unknown key (did you mean 'path'?)",
         "notifiers.ops.url": "is missing (write url, or url_env with a variable's name)",
-        "notifiers.ops.on.0": "has to be 'success', 'failure' or 'recovered'",
+        "notifiers.ops.on.0": "has to be 'failure', 'recovered', 'drill', 'restore', 'anomaly' or 'success'",
     }
     assert found["databases.shop.compression"].startswith("there is no 'rar'; use one of: gzip")
     assert found["stores.local.type"].startswith("there is no 'ftp'")
@@ -645,7 +646,7 @@ def test_one_webhook_is_told_once(write: Write) -> None:
 def test_a_webhook_that_a_notifier_of_the_file_replaces_is_told(write: Write) -> None:
     write('[notifiers.slack]\nurl = "https://hooks.slack.example/services/other"\n')
     settings = load({"SLACK_WEBHOOK_URL": HOOK})
-    assert settings.notifiers["slack"].url.get_secret_value().endswith("/other")
+    assert next(settings.notifiers["slack"].secrets()).endswith("/other")
     assert len(settings.warnings) == 1
 
 
@@ -849,7 +850,7 @@ def example() -> dict[str, Any]:
         (DatabaseSettings, ("databases", "shop")),
         (RetentionSettings, ("databases", "shop", "retention")),
         (LocalSettings, ("stores", "local")),
-        (NotifierSettings, ("notifiers", "slack")),
+        (notifiers.settings_of("slack"), ("notifiers", "slack")),
     ],
 )
 def test_the_example_has_every_key_with_its_default(
@@ -913,7 +914,7 @@ def test_the_example_shows_every_key_of_a_bucket_with_its_default(write: Write) 
 
 
 def _required(model: type[Table]) -> dict[str, str]:
-    given = {"url": HOOK if model is NotifierSettings else SHOP, "path": "backups"}
+    given = {"url": HOOK if issubclass(model, NotifierSettings) else SHOP, "path": "backups"}
     return {key: given[key] for key, info in model.model_fields.items() if info.is_required()}
 
 
@@ -965,3 +966,91 @@ def test_what_must_not_be_printed_is_known_once_it_is_read(
     load(environ)
     whole = "1#s3cr3tk3y?x" if "#" in str(environ) else "s3cr3tk3y"
     assert secret.redact(f"it is {whole} here") == f"it is {secret.MASK} here"
+
+
+# Secrets in files
+
+
+@pytest.fixture
+def file(folder: Path) -> Callable[[str], str]:
+    """Writes a secret's file, and gives its name."""
+
+    def file(text: str) -> str:
+        path = folder / "secret.txt"
+        path.write_text(text)
+        return str(path)
+
+    return file
+
+
+#: What each secret variable can hold, with what must not be printed in it.
+SECRETS = {
+    "DATABASE_URL": "postgresql://u:s3cr3tk3y@h/shop",
+    "REDIS_URL": "redis://:s3cr3tk3y@h/0",
+    "LARDER_LEDGER_URL": "postgresql://u:s3cr3tk3y@h/ledger",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/s3cr3tk3y",
+    "SENTRY_DSN": "https://s3cr3tk3y@sentry.example/42",
+    "CRON_SECRET": "s3cr3tk3y",
+    "LARDER_CONSOLE_PASSWORD": "s3cr3tk3y",
+}
+
+
+def test_every_secret_of_the_environment_is_tried_as_a_file() -> None:
+    found = {key.upper() for key, info in Environment.model_fields.items() if "Secret" in repr(info)}
+    assert found == set(SECRETS)
+
+
+@pytest.mark.parametrize("variable", list(SECRETS))
+def test_a_secret_may_lie_in_a_file(variable: str, file: Callable[[str], str]) -> None:
+    in_file = load({f"{variable}_FILE": file(SECRETS[variable] + "\n")})
+    assert secret.redact(f"it is {SECRETS[variable]}").find("s3cr3tk3y") == -1
+    assert in_file == load({variable: SECRETS[variable]}) != load({})
+
+
+def test_a_file_that_a_variable_of_the_configuration_is_in(write: Write, file: Callable[[str], str]) -> None:
+    write('[databases.shop]\nurl_env = "SHOP"\n')
+    settings = load({"SHOP_FILE": file("postgresql://u:s3cr3tk3y@h/shop\n")})
+    assert settings.database("shop").url.get_secret_value() == "postgresql://u:s3cr3tk3y@h/shop"
+    assert secret.redact("s3cr3tk3y") == secret.MASK
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "names a file that does not exist"),
+        (b"\n", "names a file that is empty"),
+        (b"s3cr3tk3y\xff", "names a file that is not UTF-8"),
+    ],
+)
+def test_a_secrets_file_that_cannot_be_used(
+    write: Write, folder: Path, content: bytes | None, what: str
+) -> None:
+    write('[databases.shop]\nurl_env = "SHOP"\n')
+    if content is not None:
+        (folder / "s3cr3tk3y").write_bytes(content)
+    found = mistakes({"CRON_SECRET_FILE": "s3cr3tk3y", "SHOP_FILE": "s3cr3tk3y"})
+    assert found == {
+        "CRON_SECRET_FILE": what,
+        "databases.shop.url": f"url_env names SHOP, and SHOP_FILE {what}",
+    }
+
+
+def test_a_folder_in_the_place_of_a_secrets_file(folder: Path) -> None:
+    # What Docker makes where the file of a bind mount is missing.
+    what = "names a file that cannot be read: is a directory"
+    assert mistakes({"REDIS_URL_FILE": str(folder)}) == {"REDIS_URL_FILE": what}
+
+
+def test_a_secret_and_its_file_exclude_each_other(file: Callable[[str], str]) -> None:
+    what = "stands beside CRON_SECRET (keep one of them)"
+    assert mistakes({"CRON_SECRET": "one", "CRON_SECRET_FILE": file("two")}) == {"CRON_SECRET_FILE": what}
+
+
+def test_what_is_in_a_file_is_checked_as_if_it_were_in_the_variable(file: Callable[[str], str]) -> None:
+    assert mistakes({"SENTRY_DSN_FILE": file("sentry.example")}) == {
+        "SENTRY_DSN": "has to start with https:// or http://"
+    }
+
+
+def test_only_secrets_may_lie_in_files(file: Callable[[str], str]) -> None:
+    assert load({"BACKUP_DIR_FILE": file("/elsewhere")}) == load({})

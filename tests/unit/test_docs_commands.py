@@ -1,9 +1,9 @@
-"""The README and docs/*.md: every `larder …` that they name is a command that there is, with options that it has."""
+"""The README and docs/*.md: every command that they name is one, with options that it has; what can be run is run."""
 
 from __future__ import annotations
 
 import re
-import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,52 +11,33 @@ import click
 import pytest
 from _pytest.mark import ParameterSet
 
-from console.cli import main
+from tests.commands import commands_in, resolved, see_that_it_is_taken, typed_in
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-#: A line that somebody types: `$ larder …`, or `alice$ larder …`.
-_TYPED = re.compile(r"^(?:\w*\$ )(.*)$", re.MULTILINE)
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 #: `larder …` within a sentence.
 _NAMED = re.compile(r"`(larder [^`]+)`")
 
+#: A link to a file, or to a place in one.
+_LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+
+#: Targets of the Makefile in a line that is typed.
+_MAKE = re.compile(r"\bmake ([a-z-]+)")
+
 
 def typed(page: Path) -> list[str]:
+    """The lines that are typed."""
+    return typed_in(page.read_text(encoding="utf-8"))
+
+
+def ours(page: Path) -> list[str]:
     """The commands of ours in the lines that are typed, also those in a pipe."""
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    parts = [
-        part for block in blocks for line in _TYPED.findall(block) for part in re.split(r" \| | && ", line)
-    ]
-    return [part for part in parts if part.startswith("larder ")]
+    return [command for line in typed(page) for command in commands_in(line)]
 
 
 def named(page: Path) -> list[str]:
     return _NAMED.findall(page.read_text(encoding="utf-8"))
-
-
-def words_of(line: str) -> list[str]:
-    """The words after `larder`, without what the shell takes: comments, and where output goes."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="<>")
-    lexer.whitespace_split = True
-    found: list[str] = []
-    for word in lexer:
-        if set(word) <= set("<>"):
-            break
-        found.append(word)
-    return found[1:]
-
-
-def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that words name, and what is left of them."""
-    command: click.Command = main
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(click.Context(command), words[0])
-        assert found is not None, f"there is no {words[0]!r} in larder {command.name}"
-        command, words = found, words[1:]
-    return command, words
 
 
 def pages(lines_of: Callable[[Path], list[str]]) -> list[ParameterSet]:
@@ -67,12 +48,23 @@ def pages(lines_of: Callable[[Path], list[str]]) -> list[ParameterSet]:
     ]
 
 
-@pytest.mark.parametrize("line", pages(typed))
+@pytest.mark.parametrize("line", pages(ours))
 def test_a_line_that_is_typed_is_taken_by_its_command(line: str) -> None:
-    command, words = resolved(words_of(line))
-    whole = not isinstance(command, click.Group) or command.invoke_without_command
-    assert whole, f"{line} is no whole command"
-    command.make_context(command.name, list(words)).close()
+    see_that_it_is_taken(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_shell_takes_every_line_that_is_typed(page: Path) -> None:
+    for line in typed(page):
+        done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_has_what_is_made(page: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    wanted = {target for line in typed(page) for target in _MAKE.findall(line)}
+    assert wanted <= set(targets)
 
 
 @pytest.mark.parametrize("line", pages(named))
@@ -85,6 +77,36 @@ def test_a_command_in_a_sentence_is_there_with_its_options(line: str) -> None:
         assert not [word for word in rest if not word.startswith("-") and word != "…"]
 
 
+def anchors(page: Path) -> set[str]:
+    """The places of a page that can be linked to, as GitHub names them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    for path, place in _LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in path:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        if place:
+            assert place.removeprefix("#") in anchors(target), f"{path}{place}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        found = {
+            (page.parent / path).resolve() for path, _ in _LINK.findall(page.read_text(encoding="utf-8"))
+        }
+        ahead += [one for one in found if one.suffix == ".md" and one.is_file() and one not in reached]
+    assert [page.name for page in PAGES if page not in reached] == []
+
+
 def test_there_is_something_to_look_at() -> None:
-    assert len([line for page in PAGES for line in typed(page)]) > 25
+    assert len([line for page in PAGES for line in ours(page)]) > 60
     assert len([line for page in PAGES for line in named(page)]) > 50

@@ -15,9 +15,9 @@ from celery.signals import task_failure
 
 from larder import config, secret
 from larder.errors import NotAuthorisedError, NotFoundError, UnreachableError
-from tasks import context
+from tasks import context, telling
 from tests.canaries import Sink, sink
-from workers import errors
+from workers import checkins, errors
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
         sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
     task_failure.disconnect(errors._tell_of_task)
+    telling.run_began.disconnect(checkins._began)
+    telling.run_ended.disconnect(checkins._ended)
     for logger, before in zip(loggers, handlers, strict=True):
         logger.handlers[:] = before
 

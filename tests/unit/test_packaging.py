@@ -20,6 +20,8 @@ import larder
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("runtime", "dev", "redis")
+#: What markers ask of a system: a package may be wanted on more of them by the development's tools.
+SYSTEMS = {"linux": ("posix", "Linux"), "darwin": ("posix", "Darwin"), "win32": ("nt", "Windows")}
 #: One requirement of a lock, with its lines.
 ENTRY = re.compile(
     r"^(?P<requirement>[^#\s].*?)(?P<hashes>(?: \\\n {4}--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
@@ -138,8 +140,17 @@ def test_a_lock_holds_for_every_platform() -> None:
 
 
 def test_the_development_lock_holds_the_runtimes_packages_in_the_same_versions() -> None:
-    development = entries("dev")
-    assert entries("runtime").items() <= {name: development[name] for name in entries("runtime")}.items()
+    runtime, development = entries("runtime"), entries("dev")
+    for name, (wanted, hashes) in runtime.items():
+        held, held_hashes = development[name]
+        assert (held.specifier, held_hashes) == (wanted.specifier, hashes), name
+        for system, (os_name, platform_system) in SYSTEMS.items():
+            here = {"sys_platform": system, "os_name": os_name, "platform_system": platform_system}
+            assert applies(held, here) or not applies(wanted, here), (name, system)
+
+
+def applies(requirement: Requirement, system: dict[str, str]) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate(dict(system))
 
 
 def test_the_locks_are_up_to_date_with_the_requirements(project: dict[str, Any]) -> None:

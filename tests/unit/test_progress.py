@@ -45,9 +45,14 @@ def test_a_watcher_that_raises_is_ignored(told: list[Report]) -> None:
 
 
 def test_a_report_reads_well() -> None:
-    assert str(Report(1_200_000_000, 2_900_000_000, 8.0)) == "41 % · 1.2 GB of 2.9 GB · 150.0 MB/s"
+    assert str(Report(1_200_000_000, 2_900_000_000, 8.0)) == (
+        "41 % · 1.2 GB of 2.9 GB · 150.0 MB/s · 11 s left"
+    )
     assert str(Report(5_000, None, 0.0)) == "5.0 kB · 0 B/s"
+    assert str(Report(0, 100, 1.0)) == "0 % · 0 B of 100 B · 0 B/s"
+    assert str(Report(100, 100, 2.0)) == "100 % · 100 B of 100 B · 50 B/s"
     # A dump that is larger than the server guessed does not go past the end.
+    assert Report(300, 200, 1.0).left is None
     assert Report(300, 200, 1.0).fraction == 1.0
     assert Report(0, 0, 1.0).fraction is None
 

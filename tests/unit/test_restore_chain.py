@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from larder.ledger.runs import Run
 from larder.restore_plan import Wish
 from larder.restore_request import RestoreRequest
 from tasks import backup as backups
-from tasks import chain, context, guard, queues, restore, undo
+from tasks import chain, context, guard, queues, restore, telling, undo
 from tasks.authorize import authorize
 from tasks.check import check
 from tasks.checksum import checksum
@@ -41,6 +42,7 @@ from tasks.safety import safety
 from tasks.swap import swap
 from tasks.upload import upload
 from tests.approvals import ALICE
+from tests.channels import Web, serving
 from tests.losses import heard
 
 OLD, NEW = 99, 10
@@ -170,6 +172,27 @@ def test_a_restore_goes_through_and_can_be_undone(stand: Stand) -> None:
     for link in (authorize, swap, notify):
         link(back.id)
     assert (stand.rows, stand.request(document).state) == (OLD, "undone")
+
+
+def test_whoever_hears_of_restores_hears_that_one_is_wanted_done_and_undone(stand: Stand) -> None:
+    channel = Web()
+    with serving(channel):
+        address = f"http://127.0.0.1:{channel.port}/hook"
+        stand.configure(f'[notifiers.team]\nurl = "{address}"\non = ["restore"]\n')
+        document, run = stand.begin()
+        assert telling.asked(context.settings(), document, "shop") == []
+        stand.go_on(run)
+        back = undo.start(stand.request(document), replace(document, request="0" * 12), "bob")
+        for link in (authorize, swap, notify):
+            link(back.id)
+    asked, done, undone = (json.loads(body)["text"] for body in channel.bodies)
+    assert asked == (
+        f"Restore into shop asked for by bob: {document.wanted.backup}, request {document.request}"
+    )
+    assert f"larder restore approve {document.request} --key" in channel.received[0]
+    assert "a test wants it" in channel.received[0]
+    assert done.startswith("Restore into shop done: ")
+    assert undone.startswith("Undoing a restore of shop done: ")
 
 
 class _KilledError(BaseException):
