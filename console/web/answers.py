@@ -77,7 +77,8 @@ def _of_ledger(_request: Request, error: Exception) -> Response:
     return refusal(503, "unable to ask the ledger", "see whether its database runs: larder doctor")
 
 
-def _of_http(request: Request, error: Exception) -> Response:
+def of_http(request: Request, error: Exception) -> Response:
+    """What is said at an address, or by a method, that there is not."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
     words = {
         404: f"there is nothing at {request.url.path}",
@@ -98,5 +99,5 @@ HANDLERS: dict[Any, Handler] = {
     LarderError: _of_larder,
     AwayError: _of_ledger,
     CrowdedError: _of_ledger,
-    HTTPException: _of_http,
+    HTTPException: of_http,
 }

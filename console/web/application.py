@@ -8,11 +8,14 @@ from urllib.parse import unquote_plus
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.web import answers, cron, health, metrics, openapi, pages, records
+from console.web.drawn import nothing_there
 from console.web.login import Login, Tries
 from larder.settings import Settings
 
@@ -52,10 +55,16 @@ def application(settings: Settings) -> Starlette:
         Middleware(Secured),
         Middleware(Login, settings=settings.console, tries=tries),
     ]
-    made = Starlette(routes=routes, middleware=middleware, exception_handlers=answers.HANDLERS)
+    made = Starlette(routes=routes, middleware=middleware, exception_handlers=answers.HANDLERS | {404: _not_found})
     made.state.settings = settings
     made.router.redirect_slashes = False
     return made
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    """A page for people, a document for programs."""
+    for_people = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    return nothing_there(request) if for_people else answers.of_http(request, error)
 
 
 class Secured:

@@ -54,6 +54,12 @@ def route(path: str, template: str, view: View) -> Route:
     return Route(path, partial(_answer, template, view))
 
 
+def nothing_there(request: Request) -> Response:
+    """What a person sees at an address that there is not."""
+    error = NotFoundError(f"there is nothing at {request.url.path}")
+    return _page("error.html", request, 404, title="There is no such thing", error=error)
+
+
 def _answer(template: str, view: View, request: Request) -> Response:
     try:
         return _page(template, request, 200, **view(request))
