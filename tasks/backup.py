@@ -33,7 +33,7 @@ def start(database: str, trigger: str) -> Run:
 
     A scheduled run has a slot, and the second one of the same slot is the first one: two schedulers make one backup.
     Raises `NotFoundError`, `BusyError`, and `UnreachableError` when the broker does not take the chain; the run is then
-    closed as failed.
+    closed as failed, and its slot is free for another try.
     """
     settings = context.settings().database(database)
     runs = context.ledger().runs
@@ -44,10 +44,10 @@ def start(database: str, trigger: str) -> Run:
         try:
             chain.send(run)
         except UnreachableError as error:
-            runs.abandon(run.id, error)
+            runs.withdraw(run.id, error)
             raise
         except Exception as error:
-            runs.abandon(run.id, LarderError(f"unable to send the chain: {type(error).__name__}"))
+            runs.withdraw(run.id, LarderError(f"unable to send the chain: {type(error).__name__}"))
             raise
     return run
 

@@ -340,6 +340,12 @@ class Runs:
             _close(connection, tables.runs.c.parent == run_id, now, error)
             return closed
 
+    def withdraw(self, run_id: str, error: LarderError) -> None:
+        """Close a run that could not be sent to anybody. Its slot is free for whoever tries again."""
+        with self._engine.begin() as connection:
+            if _close(connection, tables.runs.c.id == run_id, datetime.now(UTC), error):
+                connection.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(slot=None))
+
     def close_lost(self, database: str) -> None:
         """Close the database's run as failed if it was lost: nobody has renewed its lease, and it ran out."""
         with self._engine.begin() as connection:

@@ -150,6 +150,19 @@ def test_two_schedulers_make_one_run_of_a_slot(ledger: Ledger) -> None:
     assert is_new
 
 
+def test_a_run_that_reached_nobody_leaves_its_slot_to_the_next(ledger: Ledger) -> None:
+    slot = datetime(2025, 10, 16, 2, tzinfo=UTC)
+    unsent, _ = ledger.runs.create("shop", "schedule", slot, stores=["local"])
+    ledger.runs.withdraw(unsent.id, UnreachableError("the broker is away"))
+    assert ledger.runs.get(unsent.id).state == "failed"
+    second, is_new = ledger.runs.create("shop", "schedule", slot, stores=["local"])
+    assert (is_new, second.slot) == (True, slot)
+    # One that is over is not withdrawn: its slot has been used.
+    ledger.runs.abandon(second.id, LarderError("it failed"))
+    ledger.runs.withdraw(second.id, UnreachableError("the broker is away"))
+    assert ledger.runs.get(second.id).slot == slot
+
+
 def test_of_many_that_start_at_once_one_wins(ledger: Ledger) -> None:
     slot = datetime(2025, 10, 16, 2, tzinfo=UTC)
     with ThreadPoolExecutor(8) as pool:

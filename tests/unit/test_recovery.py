@@ -79,6 +79,21 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     context._ledger_of.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "error", [UnreachableError("the broker is away"), AttributeError("kombu's, on a lost connection")]
+)
+def test_what_cannot_be_sent_uses_up_no_slot(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(chain, "send", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)):
+            backup.start("shop", backup.SCHEDULED)
+    again = backup.start("shop", backup.SCHEDULED)
+    assert stand.sent == [(again.id, "dump")]
+    assert [run.state for run in stand.ledger.runs.latest("shop", limit=9)] == ["queued", "failed"]
+
+
 def test_a_lost_worker_s_run_goes_on_from_its_open_step(stand: Stand) -> None:
     run = stand.begin_lost(("dump",), "compress")
     heard(stand.ledger, "elsewhere")
