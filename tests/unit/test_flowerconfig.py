@@ -94,7 +94,7 @@ def test_who_may_see_the_console_may_see_flower(configure: Configure) -> None:
 
 
 def test_flowers_own_login_goes_before(configure: Configure) -> None:
-    found = configure({"basic_auth": ["me:mine-s3cr3t"]}, LARDER_CONSOLE_PASSWORD="other")
+    found = configure({"basic_auth": ["me:mine-s3cr3t"]}, LARDER_CONSOLE_PASSWORD="an0ther-pw")
     assert found.basic_auth == ["me:mine-s3cr3t"]
     assert secret.redact("mine-s3cr3t") == secret.MASK
 

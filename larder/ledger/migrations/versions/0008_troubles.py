@@ -1,4 +1,4 @@
-"""What has failed is kept beside missed objectives, with when each notifier heard of it, and that it is over."""
+"""Failures are kept beside missed objectives, with when each notifier heard of it, and that it is over."""
 
 import sqlalchemy as sa
 from alembic import op
