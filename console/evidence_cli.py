@@ -21,11 +21,12 @@ from console.root import command, main
     help="Where to: a folder, or a name that ends in .json; here.",
 )
 def _make(*, start: str | None, end: str | None, out: Path | None, as_json: bool) -> int:
-    """Write a signed account of a period for an auditor: a JSON document, and a report of it to read.
+    """Write a signed account of a period, for an auditor.
 
-    It holds every backup and where its copies are, what was deleted and why, drills and their results, restores with
-    who asked and who approved, the audit trail, missed objectives, failed runs, and the keys in force. The signature
-    covers both files. TIME is 2026-10-01 or 2026-10-01T12:00:00Z, in UTC where it says no zone. No file is overwritten.
+    It is a JSON document, and a report of it to read. It holds every backup and where its copies are, what was
+    deleted and why, drills and their results, restores with who asked and who approved, the audit trail, missed
+    objectives, failed runs, and the keys in force. The signature covers both files. TIME is 2026-10-01 or
+    2026-10-01T12:00:00Z, in UTC where it says no zone. No file is overwritten.
 
     \b
     Examples:
@@ -60,9 +61,9 @@ main.add_command(_evidence)
 def _verify(file: Path, *, keys: tuple[str, ...], as_json: bool) -> int:
     """See that evidence is as it was signed, and by whom. Needs neither ledger nor configuration where --key is given.
 
-    The report beside it is compared too. Sums and the hashes of the audit trail are calculated again. Without --key,
-    the configured signers are trusted, or else those that the ledger knows. Exits with 5 where anything was altered, or
-    the key is not trusted.
+    The report beside it is compared too. Sums and the hashes of the audit trail are calculated again. Without
+    --key, the configured signers are trusted, or else those that the ledger knows. Exits with 5 where anything was
+    altered, or the key is not trusted.
 
     \b
     Examples:

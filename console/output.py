@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape as _escape_markup
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from larder.errors import LarderError
 from larder.secret import redact
@@ -64,16 +65,17 @@ def print_json(document: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows below headings; a heading that starts with `>` is aligned to the right."""
+    """Print rows below headings; a heading that starts with `>` is aligned to the right. A `Text` keeps its colours."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading.startswith(">")
         table.add_column(heading.removeprefix(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else escape(str(cell)) for cell in row))
     # A row is a line, however narrow the terminal: names can be copied, and lines found by grep.
     wanted = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
-    Console(highlight=False, width=wanted).print(table, soft_wrap=False)
+    # Where TERM is dumb, a width counts only beside a height.
+    Console(highlight=False, width=wanted, height=25).print(table, soft_wrap=False)
 
 
 def fail(error: LarderError, *, as_json: bool) -> NoReturn:

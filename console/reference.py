@@ -56,8 +56,9 @@ them (`make docs`); [larder.example.toml](../larder.example.toml) holds the same
 
 One database takes `DATABASE_URL` and nothing else. More of them, and whatever differs from the defaults, stand in
 `larder.toml`: in the working folder, or where `LARDER_CONFIG` says. `BACKUP_DIR`, `LARDER_STATE_DIR` and
-`LARDER_LOG_FORMAT` win over the file. Every mistake is told at once, each with its path; `larder doctor` then looks at
-what the settings lead to.
+`LARDER_LOG_FORMAT` win over the file. Backups lie in a folder of the database's name from then on; [those from
+before](retention.md#from-one-database-to-many) are moved there once. Every mistake is told at once, each with its
+path; `larder doctor` then looks at what the settings lead to.
 
 - A **time** is `"90s"`, `"10m"`, `"2h"`, `"7d"`, or a number of seconds. A **size** is `"500 MB"`, `"50 GB"`,
   `"16 MiB"`, or a number of bytes. A **cron expression** is `"minute hour day month weekday"`.

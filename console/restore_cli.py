@@ -21,7 +21,9 @@ from tasks import context
 
 @main.group("restore")
 def _restore() -> None:
-    """Bring a backup back: behind an approval, beside the live database, and so that it can be undone.
+    """Bring a backup back, once somebody has approved it.
+
+    It is built beside the live database, exchanged with it at the very end, and can be undone.
 
     \b
     plan      what would happen, and every reason why it would be refused; touches nothing
@@ -83,10 +85,10 @@ def _wish(function: Callable[..., int]) -> Callable[..., int]:
 @command("plan", _restore)
 @_wish
 def _plan(backup_id: str, *, wish: Wish, as_json: bool) -> int:
-    """Show what a restore would do, with sizes, time, and every reason why it would be refused.
+    """Show what a restore would do, and why it would be refused.
 
-    Nothing is touched, and no approval is needed. BACKUP is DB/20251016_020000 or DB/latest. Exits as the first refusal
-    would.
+    With sizes, the time it takes, and every reason at once. Nothing is touched, and no approval is needed. BACKUP
+    is DB/20251016_020000 or DB/latest. Exits as the first refusal would.
 
     \b
     Examples:
@@ -129,10 +131,11 @@ def _request(backup_id: str, *, wish: Wish, reason: str, requester: str | None, 
 )
 @click.option("--yes", is_flag=True, help="Do not ask; for whoever has read the request elsewhere.")
 def _approve(request: str, *, key: Path, yes: bool, as_json: bool) -> int:
-    """Say yes to a restore, and print the token that proves it, alone on standard output.
+    """Say yes to a restore, and print the token that proves it.
 
-    REQUEST is a file with the request's document, - for standard input, or an id, which the ledger is asked for. With
-    the document, neither ledger nor Redis nor configuration is needed: do it where the key lives.
+    The token is alone on standard output. REQUEST is a file with the request's document, - for standard input, or
+    an id, which the ledger is asked for. With the document, neither ledger nor Redis nor configuration is needed:
+    do it where the key lives.
 
     \b
     Examples:
@@ -158,7 +161,12 @@ def _approvers() -> dict[str, str]:
 @click.argument("request_id", metavar="REQUEST")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; the audit trail keeps it.")
 def _deny(request_id: str, *, reason: str, as_json: bool) -> int:
-    """Say no to a restore: no approval of it counts from then on."""
+    """Say no to a restore: no approval of it counts from then on.
+
+    \b
+    Example:
+      larder restore deny 0a1b2c3d4e5f --reason "the wrong backup"
+    """
     return restore.deny(request_id, reason, as_json=as_json)
 
 
@@ -174,8 +182,8 @@ def _deny(request_id: str, *, reason: str, as_json: bool) -> int:
 def _run(request_id: str, *, token: str, no_wait: bool, as_json: bool) -> int:
     """Hand an approval in, and have the restore done.
 
-    The token is checked and spent here; workers get the request's id alone. Exits with 4 where it is not good for this
-    very request.
+    The token is checked and spent here; workers get the request's id alone. Exits with 4 where it is not good for
+    this very request.
 
     \b
     Examples:
@@ -189,10 +197,15 @@ def _run(request_id: str, *, token: str, no_wait: bool, as_json: bool) -> int:
 @click.argument("request_id", metavar="REQUEST")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def _undo(request_id: str, *, yes: bool, as_json: bool) -> int:
-    """Bring back the database that a restore replaced, for as long as it is kept (keep_replaced).
+    """Bring back what a restore replaced, as long as it is kept.
 
-    What the restore brought is kept in its turn, so that an undo can be undone. An in-place restore is undone by its
-    safety backup, after another one of what is there now.
+    That is for keep_replaced, a week unless it is set otherwise. What the restore brought is kept in its turn, so
+    that an undo can be undone. An in-place restore is undone by its safety backup, after another one of what is
+    there now.
+
+    \b
+    Example:
+      larder restore undo 0a1b2c3d4e5f
     """
     return restore.undo(request_id, yes=yes, as_json=as_json)
 
@@ -200,25 +213,35 @@ def _undo(request_id: str, *, yes: bool, as_json: bool) -> int:
 @command("list", _restore)
 @click.argument("request_id", metavar="[REQUEST]", required=False)
 def _list(request_id: str | None, *, as_json: bool) -> int:
-    """List the newest requests: who wants what, how far it is, and until when it can be undone.
+    """List the newest requests, and until when each can be undone.
 
     With REQUEST, everything about that one; with --json its document, which an approver needs.
+
+    \b
+    Examples:
+      larder restore list
+      larder restore list 0a1b2c3d4e5f --json > request.json
     """
     return restore.print_requests(request_id, as_json=as_json)
 
 
 @main.group("audit")
 def _audit() -> None:
-    """Read the record of who did what about restores, and see that nobody has changed it."""
+    """Read the record of restores, and see that it is unaltered."""
 
 
 @command("verify", _audit)
 @click.option("--expect", "expected", metavar="HASH", help="A row's hash that was written down elsewhere.")
 def _verify(*, expected: str | None, as_json: bool) -> int:
-    """See that every row is as it was written: each holds the hash of the one before it.
+    """See that every row is as it was written.
 
-    Prints the last row's hash. Keep it elsewhere, and name it with --expect later: rows that were cut off at the end
-    show by that alone. Exits with 5 where something was changed.
+    Each holds the hash of the one before it. Prints the last row's hash. Keep it elsewhere, and name it with
+    --expect later: rows that were cut off at the end show by that alone. Exits with 5 where something was changed.
+
+    \b
+    Examples:
+      larder audit verify
+      larder audit verify --expect f61b7d04697be285c56516ec1ea0ae75c204790763003a04a8ee58ff540f62c7
     """
     return audit.verify(expected, as_json=as_json)
 
@@ -226,5 +249,11 @@ def _verify(*, expected: str | None, as_json: bool) -> int:
 @command("list", _audit)
 @click.argument("request_id", metavar="[REQUEST]", required=False)
 def _rows(request_id: str | None, *, as_json: bool) -> int:
-    """List the rows, oldest first; those of one request, or all."""
+    """List the rows, oldest first; those of one request, or all.
+
+    \b
+    Examples:
+      larder audit list
+      larder audit list 0a1b2c3d4e5f --json
+    """
     return audit.print_rows(request_id, as_json=as_json)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
+from rich.text import Text
+
 from console import output
 from console.glance import glance
 from console.output import escape
@@ -59,7 +61,7 @@ def _row(state: dict[str, Any]) -> tuple[object, ...]:
         shown = "never"
     return (
         state["database"],
-        "safe" if state["safe"] else "UNSAFE",
+        Text("safe", "green") if state["safe"] else Text("UNSAFE", "bold red"),
         state["backup"] or "none",
         output.age(state["created"]) if state["created"] else "-",
         short_size(state["size"]) if state["size"] is not None else "-",

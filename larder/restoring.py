@@ -4,7 +4,7 @@ A `Restorer` brings one backup into one target. The destructive act comes last a
 
     look → refusals → load → examine → swap → (undo, or drop_kept)
 
-The contract, which `tests/contracts/test_restorers.py` holds every engine to:
+The contract, to which `tests/contracts` holds each engine (`test_sqlite_restore.py`, `test_postgres_restore.py` …):
 
 - Nothing that lives is touched before `swap`. `load` builds beside it, under a name that holds the restore's id.
 - Every method may be called again, in another process, after a kill at any point: `load` starts over, with what is left

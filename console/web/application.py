@@ -55,7 +55,9 @@ def application(settings: Settings) -> Starlette:
         Middleware(Secured),
         Middleware(Login, settings=settings.console, tries=tries),
     ]
-    made = Starlette(routes=routes, middleware=middleware, exception_handlers=answers.HANDLERS | {404: _not_found})
+    made = Starlette(
+        routes=routes, middleware=middleware, exception_handlers=answers.HANDLERS | {404: _not_found}
+    )
     made.state.settings = settings
     made.router.redirect_slashes = False
     return made

@@ -27,9 +27,12 @@ from larder.streams import Hashed, write_tar
 from tests.dumps import wait_for
 from tests.servers import PASSWORD, SAMPLE, SAMPLE_ROWS, Clusters, free_port, postgres_installs, small_disk
 
+#: The words of all engines.
+ENGINES = [module.__name__.rpartition(".")[2] for module in databases._modules()]
+
 CASES = [
     f"postgres{version}-{form}" for version in postgres_installs() for form in ("plain", "directory")
-] + ["sqlite"]
+] + [word for word in ENGINES if word != "postgres"]
 
 
 @dataclass
@@ -57,8 +60,8 @@ class Subject:
 @pytest.fixture(scope="module", params=CASES)
 def subject(request: pytest.FixtureRequest, clusters: Clusters, tmp_path_factory: Any) -> Iterator[Subject]:
     word, _, form = request.param.partition("-")
-    if word == "sqlite":
-        yield sqlite_subject(tmp_path_factory.mktemp("sqlite"))
+    if word in FACTORIES:
+        yield FACTORIES[word](tmp_path_factory.mktemp(word))
         return
     cluster = clusters.get(int(word.removeprefix("postgres")))
     with cluster.database(f"sh öp {uuid.uuid4().hex[:6]}") as name:
@@ -114,6 +117,10 @@ def sqlite_subject(folder: Path) -> Subject:
     )
 
 
+#: How to make a filled database of each engine whose databases are files: a new one adds a factory.
+FACTORIES: dict[str, Callable[[Path], Subject]] = {"sqlite": sqlite_subject}
+
+
 def dumped(database: Database, folder: Path, word: str = "gzip", progress: Progress | None = None) -> Dump:
     folder.mkdir(exist_ok=True)
     return database.dump(folder, codec(word), progress or Progress(), lambda _line: None)
@@ -125,6 +132,10 @@ def no_child_is_left() -> Iterator[None]:
     before = set(psutil.Process().children())
     yield
     assert set(psutil.Process().children()) <= before
+
+
+def test_every_engine_has_a_subject() -> None:
+    assert sorted([*FACTORIES, "postgres"]) == sorted(ENGINES)
 
 
 def test_its_word_is_found_by_its_connection_string(subject: Subject) -> None:

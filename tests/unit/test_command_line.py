@@ -19,7 +19,7 @@ import pytest
 from console.cli import main
 from console.completion import SHELLS
 from console.root import SECTIONS
-from tests.commands import commands_in, see_that_it_is_taken
+from tests.commands import commands_in, resolved, see_that_it_is_taken
 from tests.house import SCRIPTS, House
 
 #: What colours are switched on by: 30 to 37, 40 to 47, 90 and on, 38;5 and the like.
@@ -122,6 +122,22 @@ def test_colours_are_for_terminals_and_no_color_turns_them_off(house: House) -> 
     assert not _COLOUR.search(plain)
 
 
+def test_a_row_is_a_line_on_a_terminal_that_can_do_nothing(house: House) -> None:
+    shown = on_a_terminal(house, "status", TERM="dumb")
+    assert "\x1b" not in shown
+    heading, row, *_ = shown.splitlines()
+    assert heading.split()[0] == "database"
+    assert row.split()[:2] == ["shop", "safe"]
+
+
+def test_what_is_not_safe_is_red_on_a_terminal_and_a_word_everywhere(house: House, tmp_path: Path) -> None:
+    nothing = House(tmp_path, DATABASE_URL="sqlite:///shop.db")
+    assert "\x1b[1;31mUNSAFE" in on_a_terminal(nothing, "status")
+    assert "\x1b[32msafe" in on_a_terminal(house, "status")
+    plain = nothing.larder("status")
+    assert (plain.returncode, "UNSAFE" in plain.stdout) == (1, True)
+
+
 # Help
 
 
@@ -150,6 +166,20 @@ def examples(command: click.Command) -> Iterator[str]:
 @pytest.mark.parametrize("line", sorted(set(examples(main))))
 def test_an_example_in_the_help_is_taken(line: str) -> None:
     see_that_it_is_taken(line)
+
+
+@pytest.mark.parametrize("words", list(leaves(main)), ids=" ".join)
+def test_every_command_shows_how_it_is_typed(words: tuple[str, ...]) -> None:
+    command, left = resolved(list(words))
+    assert left == []
+    typed = [line for line in (command.help or "").splitlines() if line.startswith("  ")]
+    assert any(commands_in(line) and f"larder {' '.join(words)}" in line for line in typed), command.help
+
+
+@pytest.mark.parametrize("words", [[], *(["restore"], ["keys"], ["catalog"], ["audit"], ["evidence"])])
+def test_no_line_of_a_list_is_cut_off_in_a_narrow_terminal(house: House, words: list[str]) -> None:
+    shown = house.larder(*words, "--help", COLUMNS="80").stdout
+    assert [line for line in shown.splitlines() if line.endswith("...") and "Usage" not in line] == []
 
 
 # Completion

@@ -198,7 +198,10 @@ def test_a_nul_is_refused_before_a_ledger_sees_it(settings: Settings, path: str)
 
 
 def test_a_person_who_is_lost_sees_a_page_and_a_program_a_document(settings: Settings) -> None:
-    app, browser = console(settings, password=RIGHT[1]), {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    app, browser = (
+        console(settings, password=RIGHT[1]),
+        {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"},
+    )
     page = ask(app, "/none/%3Cb%3E", auth=RIGHT, headers=browser)
     assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert "there is nothing at /none/&lt;b&gt;" in page.text

@@ -22,6 +22,12 @@ _NAMED = re.compile(r"`(larder [^`]+)`")
 #: A link to a file, or to a place in one.
 _LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
+#: Where the code lies, and a file of the project's within a text.
+CODE = ("larder", "tasks", "workers", "console")
+_FILE = re.compile(
+    r"(?<![\w/.-])(?:larder|tasks|workers|console|tests|docs|examples|benchmarks)/[\w/.-]+\.(?:py|md|toml|yml|sh)\b"
+)
+
 #: Targets of the Makefile in a line that is typed.
 _MAKE = re.compile(r"\bmake ([a-z-]+)")
 
@@ -93,6 +99,23 @@ def test_a_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), path
         if place:
             assert place.removeprefix("#") in anchors(target), f"{path}{place}"
+
+
+def test_a_file_that_is_named_is_there() -> None:
+    sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    named = {
+        (path.name, file)
+        for path in [*PAGES, *sources]
+        for file in _FILE.findall(path.read_text(encoding="utf-8"))
+    }
+    # What the pages on plug-ins have somebody write.
+    written = {
+        file
+        for page in PAGES
+        for file in re.findall(r"^```python\n# (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 60
+    assert {(by, file) for by, file in named if file not in written and not (ROOT / file).is_file()} == set()
 
 
 def test_the_readme_leads_to_every_page() -> None:
