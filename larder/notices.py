@@ -41,6 +41,7 @@ _MEMBERS = {
     "backup": "Backups",
     "copies": "Copies",
     "drill": "Drills",
+    "verification": "Verification",
     "rpo": "Recovery point (rpo)",
     "proof": "Proof",
     "rto": "Recovery time (rto)",
@@ -147,7 +148,7 @@ def _of_several(notice: Notice) -> str:
 
 #: What the line for phones says of what is no passage of a backup or restore, after its title.
 _SAID: dict[str, Callable[[Notice], str]] = {
-    "verification": lambda notice: notice.error or "unknown",
+    "verification": lambda notice: notice.error or notice.detail or f"after {span(notice.seconds)}",
     "copies": lambda notice: notice.error or notice.detail or f"after {span(notice.seconds)}",
     "drill": _of_drill,
     "objective": lambda notice: notice.detail or f"after {span(notice.seconds)}",

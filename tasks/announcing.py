@@ -1,8 +1,8 @@
 """announcing: people hear of what is in trouble, and that it is over, each notifier once; together, where it is much.
 
 What has failed is a row of the ledger before anybody is told. The first failure is told at once. Who has just been told
-is left alone for `WINDOW`, and hears then of all that has failed meanwhile in one message: where a server is away, two
-hundred backups fail within minutes. What lasts is told again each day.
+is left alone for a while, and hears then of all that has failed meanwhile in one message: where a server is away, two
+hundred backups fail within minutes, or one by one through the night. What lasts is told again each day.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from larder import notifiers
 from larder.config import NotifierSettings
@@ -17,12 +18,23 @@ from larder.errors import NotFoundError
 from larder.ledger import Ledger
 from larder.ledger.misses import Miss
 from larder.manifest_fields import TIME
-from larder.notifiers import Notice, Trouble
+from larder.notifiers import Notice, PartlyToldError, Trouble
 from larder.objectives import Name, Objective
 from tasks import context, telling
 
-#: How long a notifier is left alone that was told of failures, or that they are over.
+#: How long a notifier is left alone that was told of failures, or that they are over: so long the first time, twice as
+#: long each time that it was told again within `_BUSY`, and `LONGEST_WINDOW` at most.
 WINDOW = timedelta(minutes=5)
+LONGEST_WINDOW = timedelta(hours=1)
+_BUSY = timedelta(hours=12)
+
+#: What was noted closer together than this was told at one time.
+_AT_ONE_TIME = timedelta(minutes=1)
+
+#: How long one that cannot be told is asked each minute, and after how long each time from then on: it may have taken
+#: the message although it answers otherwise, and people would have the same one each minute.
+EAGER = timedelta(minutes=5)
+PAUSE = timedelta(minutes=15)
 
 #: How long something lasts before it is told again. A little less than a day: a nightly backup that fails again is told
 #: as it fails.
@@ -75,13 +87,15 @@ def announce(
             for place in places
             for ended in (False, True)
             if at_once or not _heard_lately(place, misses, now, ended=ended)
-            for message in _messages(ledger, place, _due(place, told, now, ended=ended), found or {})
+            if (due := _due(place, told, now, ended=ended))
+            if at_once or _may_be_asked(ledger, place, due, now)
+            for message in _messages(ledger, place, due, found or {})
         ]
         sent = [*((message.place, message.notice) for message in messages), *also]
         errors = notifiers.send_all(sent)
         reached: dict[int, set[str]] = {}
         for message, error in zip(messages, errors, strict=False):
-            for miss in message.of if error is None else ():
+            for miss in message.of if error is None or isinstance(error, PartlyToldError) else ():
                 reached.setdefault(miss.id, set()).add(message.place.name)
         _note(ledger, places, told, reached)
     return notifiers.problems(sent, errors)
@@ -104,8 +118,27 @@ def _note(
 
 
 def _heard_lately(place: NotifierSettings, misses: Sequence[Miss], now: datetime, *, ended: bool) -> bool:
-    times = [(miss.relieved if ended else miss.heard).get(place.name) for miss in misses]
-    return any(moment is not None and now - WINDOW < moment <= now for moment in times)
+    """Whether it was told a short while ago. Where much fails for hours, a short while is longer each time."""
+    noted = [(miss.relieved if ended else miss.heard).get(place.name) for miss in misses]
+    times = sorted(moment for moment in noted if moment is not None and now - _BUSY < moment <= now)
+    if not times:
+        return False
+    tellings = 1 + sum(later - earlier > _AT_ONE_TIME for earlier, later in pairwise(times))
+    return now - times[-1] < min(WINDOW * (1 << min(tellings - 1, 10)), LONGEST_WINDOW)
+
+
+def _may_be_asked(ledger: Ledger, place: NotifierSettings, due: Sequence[Miss], now: datetime) -> bool:
+    """Whether it is to be asked now. One that should have heard long ago could not be told each time since."""
+    if now - min(_due_since(place, miss) for miss in due) < EAGER:
+        return True
+    slot = datetime.fromtimestamp(now.timestamp() // PAUSE.total_seconds() * PAUSE.total_seconds(), UTC)
+    which = "over" if due[0].ended else "open"
+    return ledger.slots.claim(f"tell {place.name} {which}", slot)
+
+
+def _due_since(place: NotifierSettings, miss: Miss) -> datetime:
+    heard = miss.heard.get(place.name)
+    return miss.ended or (miss.since if heard is None else heard + AGAIN)
 
 
 def _due(place: NotifierSettings, misses: Sequence[Miss], now: datetime, *, ended: bool) -> list[Miss]:
@@ -115,7 +148,8 @@ def _due(place: NotifierSettings, misses: Sequence[Miss], now: datetime, *, ende
         if ended:
             return not miss.told and place.name not in miss.relieved
         heard = miss.heard.get(place.name)
-        return heard is None or now - heard > AGAIN
+        # A clock that was wrong for an hour must not silence anybody for a year.
+        return heard is None or abs(now - heard) > AGAIN
 
     return [
         miss
@@ -176,8 +210,7 @@ def _brief(miss: Miss) -> Notice:
     )
     if miss.judged:
         return replace(notice, about="objective", objective=miss.objective, detail=miss.detail)
-    about = {"copies": "copies", "drill": "drill"}.get(miss.objective, "backup")
-    return replace(notice, about=about)  # type: ignore[arg-type]
+    return replace(notice, about=miss.objective)  # type: ignore[arg-type]
 
 
 def _whole(ledger: Ledger, miss: Miss, standing: Standing) -> Notice:

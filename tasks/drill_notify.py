@@ -30,11 +30,10 @@ def notify(work: Work) -> None:
 
 def _note(work: Work) -> None:
     """Write down that it has failed, or that one has gone well again: people hear of it by that."""
-    run, misses = work.run, work.ledger.misses
-    if run.state == "failed":
-        misses.fail(run.database, "drill", run.error or "", run=run.id, step=run.failed_step, hint=run.hint)
+    if work.run.state == "failed":
+        telling.note_failure(work.ledger, work.run)
     else:
-        misses.recover(run.database, "drill")
+        work.ledger.misses.recover(work.run.database, "drill")
 
 
 def _counts_no_more(work: Work, drill: Drill) -> bool:

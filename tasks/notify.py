@@ -33,21 +33,24 @@ def notify(work: Work) -> None:
     odd = [] if failed else _odd(work)
     for line in odd:
         work.warn(line)
-    _note(work)
+    stands = _note(work)
     telling.run_ended.send(sender=None, run=work.run)
-    for problem in announcing.announce(also=telling.of_each(work.settings, _notice(work, odd))):
+    each = telling.of_each(work.settings, _notice(work, odd)) if stands else ()
+    for problem in announcing.announce(also=each):
         work.warn(problem)
     work.spool.remove()
     if not failed:
         work.say("Backup completed successfully!")
 
 
-def _note(work: Work) -> None:
-    """Write down that it has failed, or is well again: whoever is told of many together hears of it by that."""
+def _note(work: Work) -> bool:
+    """Write down that it has failed, or is well again: whoever is told of many together hears of it by that.
+
+    False where it has failed, and a later backup has gone well since: a check that is green for that one stays so.
+    """
     run, misses = work.run, work.ledger.misses
     if run.state == "failed":
-        misses.fail(run.database, "backup", run.error or "", run=run.id, step=run.failed_step, hint=run.hint)
-        return
+        return telling.note_failure(work.ledger, run)
     misses.recover(run.database, "backup")
     # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
     without = {link.store: link.error or "unknown" for link in run.uploads if link.state == "failed"}
@@ -56,6 +59,7 @@ def _note(work: Work) -> None:
         misses.fail(run.database, "copies", text, run=run.id, step=UPLOAD, hint=_CURE)
     else:
         misses.recover(run.database, "copies")
+    return True
 
 
 def _odd(work: Work) -> list[str]:

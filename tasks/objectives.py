@@ -30,12 +30,16 @@ def standings(settings: Settings, ledger: Ledger, now: datetime) -> dict[str, St
 def watch() -> dict[str, Standing]:
     """Note what is missed, and what is met again, and tell of both and of failures; gives how every database stands."""
     settings, ledger = context.settings(), context.ledger()
-    # Asked before the facts: of what somebody ends meanwhile, later facts say so too.
-    missed = ledger.misses.open()
-    found = standings(settings, ledger, datetime.now(UTC))
-    _note(ledger, missed, found)
-    for problem in announcing.announce(found):
-        logger.error("%s", problem)
+    found: dict[str, Standing] | None = None
+    try:
+        # Asked before the facts: of what somebody ends meanwhile, later facts say so too.
+        missed = ledger.misses.open()
+        found = standings(settings, ledger, datetime.now(UTC))
+        _note(ledger, missed, found)
+    finally:
+        # Nobody else tells of what has failed since the last message, whatever is wrong with objectives.
+        for problem in announcing.announce(found):
+            logger.error("%s", problem)
     return found
 
 

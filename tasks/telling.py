@@ -10,7 +10,7 @@ from larder import notifiers
 from larder.config import Settings
 from larder.ledger import Ledger
 from larder.ledger.backups import Backup
-from larder.ledger.runs import Run
+from larder.ledger.runs import Run, good_end
 from larder.manifest_fields import TIME
 from larder.notifiers import Notice, NotifierSettings
 from larder.restore_request import RestoreRequest
@@ -69,6 +69,23 @@ def of_each(settings: Settings, notice: Notice) -> list[tuple[NotifierSettings, 
     """
     each = notice.event != "failure"
     return notifiers.wanting([one for one in settings.notifiers.values() if each or not one.grouped], notice)
+
+
+def note_failure(ledger: Ledger, run: Run) -> bool:
+    """Write down that a backup or drill has failed, of which people hear by that; False where a later one went well.
+
+    The last link may lie in the queue of a host that is away, while later runs come to their end elsewhere.
+    """
+    over = ledger.runs.latest(run.database, kind=run.kind, over=True)
+    later = next((one for one in over if one.parent is None and one.created > run.created), None)
+    well = later is not None and later.state == good_end(run.kind)
+    if later is None or well:
+        ledger.misses.fail(
+            run.database, run.kind, run.error or "", run=run.id, step=run.failed_step, hint=run.hint
+        )
+    if well:
+        ledger.misses.recover(run.database, run.kind)
+    return not well
 
 
 def asked(settings: Settings, request: RestoreRequest, database: str) -> list[str]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from larder import notifiers, shelf, verification
-from larder.config import Settings
+from larder.config import NotifierSettings, Settings
 from larder.errors import IntegrityError, LarderError, UnreachableError
 from larder.ledger import Ledger
-from larder.notifiers import Notice
+from larder.ledger.misses import VERIFICATION
+from larder.manifest_fields import TIME
+from larder.notifiers import Notice, Trouble
 from larder.progress import Progress, Report, human_size
 from larder.schedule import latest_slot
 from larder.shelf import Shelf
 from larder.stores import open_store
-from tasks import context, interruption
+from tasks import announcing, context, interruption
 from tasks.backup import CALLED, SCHEDULED
 from tasks.step import logger
 
@@ -64,9 +67,10 @@ def verify(self: Task, trigger: str = CALLED) -> None:
     bad = _missing(found, ledger) + broken
     failures = {**found.unreachable, **unread}
     away = [_Bad(f"store {name}", error.message, news=True) for name, error in failures.items()]
-    news = [one for one in (*bad, *away) if one.news]
-    for whose in sorted({one.whose for one in news}):
-        _tell(settings, whose, [one.text for one in news if one.whose == whose])
+    if not failures:
+        _relieve(ledger, found, bad)
+    for problem in announcing.announce(also=_note(settings, ledger, [*bad, *away])):
+        logger.error("%s", problem)
     if bad:
         raise IntegrityError(f"unable to verify every copy: {'; '.join(one.text for one in bad)}", _HINT)
     if failures:
@@ -125,20 +129,51 @@ def _read(
     return bad, unread
 
 
-def _tell(settings: Settings, whose: str, problems: Iterable[str]) -> None:
-    notice = Notice(
+def _note(settings: Settings, ledger: Ledger, bad: Iterable[_Bad]) -> list[tuple[NotifierSettings, Notice]]:
+    """Write down whose copies are bad: people hear by that. Gives the messages about what is no database, or none now.
+
+    A store that does not answer is told of each time.
+    """
+    others: dict[str, str] = {}
+    for whose, found in groupby(sorted(bad, key=lambda one: one.whose), key=lambda one: one.whose):
+        all_of_it = list(found)
+        news = "; ".join(one.text for one in all_of_it if one.news)
+        if whose in settings.databases:
+            text = news or "; ".join(one.text for one in all_of_it)
+            ledger.misses.fail(
+                whose, VERIFICATION, text, run=None, step="verify", hint=_HINT, news=bool(news)
+            )
+        elif news:
+            others[whose] = news
+    places = settings.notifiers.values()
+    return [message for notice in _notices(others) for message in notifiers.wanting(places, notice)]
+
+
+def _relieve(ledger: Ledger, found: Shelf, bad: Collection[_Bad]) -> None:
+    """Note of which databases nothing is wrong with any copy any more."""
+    wrong = {one.whose for one in bad} | {one.database for one in found.backups if one.faults}
+    for miss in ledger.misses.open():
+        if miss.objective == VERIFICATION and miss.database not in wrong:
+            ledger.misses.end(miss)
+
+
+def _notices(others: Mapping[str, str]) -> list[Notice]:
+    """A notice about each, or one about many."""
+    now = datetime.now(UTC).strftime(TIME)
+    one = Notice(
         event="failure",
-        database=whose,
+        database="",
         run="",
         artifact=None,
         size=None,
         seconds=0,
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now,
         proof="broken",
         step="verify",
-        error="; ".join(problems),
         hint=_HINT,
-        about="verification",
+        about=VERIFICATION,
     )
-    for problem in notifiers.tell(settings.notifiers.values(), notice):
-        logger.error("%s", problem)
+    if len(others) <= announcing.FEW:
+        return [replace(one, database=whose, error=text) for whose, text in others.items()]
+    troubles = tuple(Trouble(VERIFICATION, whose, text, _HINT, now, "") for whose, text in others.items())
+    return [replace(one, about="several", step=None, hint=None, troubles=troubles)]

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from ipaddress import ip_address
 from pathlib import Path
 from socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
@@ -40,6 +41,8 @@ class _Channel:
         self.answer = b"ok"
         self.hang = threading.Event()
         self.hang.set()
+        #: Seconds between two bytes of an answer that does not end; None: it is short.
+        self.drips: float | None = None
 
     @property
     def port(self) -> int:
@@ -64,8 +67,6 @@ class Web(_Channel, ThreadingHTTPServer):
         #: Further headers of its answers, which are used up where `once` is set.
         self.headers: dict[str, str] = {}
         self.once = False
-        #: Seconds between two bytes of an answer that does not end; None: it is short.
-        self.drips: float | None = None
 
 
 class _Post(BaseHTTPRequestHandler):
@@ -95,13 +96,18 @@ class _Post(BaseHTTPRequestHandler):
         if server.drips is None:
             self.wfile.write(server.answer)
             return
-        with suppress(OSError):
-            while server.drips is not None:
-                self.wfile.write(b"x")
-                time.sleep(server.drips)
+        _drip(server, self.wfile)
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def _drip(server: _Channel, out: BufferedIOBase) -> None:
+    """Send an answer that does not end, a byte at a time, until whoever listens has gone."""
+    with suppress(OSError):
+        while server.drips is not None:
+            out.write(b"2")
+            time.sleep(server.drips)
 
 
 def _readable(text: str) -> str:
@@ -131,6 +137,16 @@ class Mail(_Channel, ThreadingTCPServer):
         self.password = ""
         #: Whether it takes no login.
         self.shut = False
+        #: Who is refused, and the answer that says so.
+        self.unknown: dict[str, str] = {}
+        #: The command that is never answered: `EHLO`, `DATA`, `.` for the end of a message, `QUIT`.
+        self.hangs_at = ""
+        #: What is answered to `QUIT`.
+        self.bye = "221 bye"
+        #: Seconds that each answer takes.
+        self.slow = 0.0
+        #: The sessions that are under way.
+        self.open = 0
 
 
 class _Session(StreamRequestHandler):
@@ -148,16 +164,32 @@ class _Session(StreamRequestHandler):
             self.request.close()
 
     def say(self, *lines: str) -> None:
+        time.sleep(self.server.slow)
         self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())
 
     def handle(self) -> None:
         self.server.asked += 1
+        self.server.open += 1
+        try:
+            with suppress(OSError):
+                self.converse()
+        finally:
+            self.server.open -= 1
+
+    def converse(self) -> None:
         self.server.hang.wait()
+        _drip(self.server, self.wfile)
         self.say("220 here")
         while line := self.rfile.readline().decode().strip():
             word, _, rest = line.partition(" ")
+            self.hang_at(word.upper())
             if not self.answer(word.upper(), rest):
                 return
+
+    def hang_at(self, word: str) -> None:
+        """Say nothing more where that is what it does; a dialogue ends as the other side does."""
+        if self.server.hangs_at == word:
+            self.rfile.read()
 
     def answer(self, word: str, rest: str) -> bool:
         server = self.server
@@ -173,12 +205,14 @@ class _Session(StreamRequestHandler):
             server.password = base64.b64decode(rest.split()[-1]).split(b"\0")[2].decode()
             self.say(f"535 not you, {server.password}" if server.shut else "235 welcome")
         elif word == "RCPT":
-            server.recipients.append(rest)
-            self.say("250 ok")
+            who = rest.partition("<")[2].partition(">")[0]
+            if who not in server.unknown:
+                server.recipients.append(rest)
+            self.say(server.unknown.get(who, "250 ok"))
         elif word == "DATA":
             return self.take()
         elif word == "QUIT":
-            self.say("221 bye")
+            self.say(server.bye)
             return False
         else:
             self.say("250 ok")
@@ -189,6 +223,9 @@ class _Session(StreamRequestHandler):
         lines = []
         while (line := self.rfile.readline()) not in (b".\r\n", b""):
             lines.append(line[1:] if line.startswith(b"..") else line)
+        self.hang_at(".")
+        if not line:
+            return False
         found = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
         assert isinstance(found, EmailMessage)
         server = self.server
@@ -213,7 +250,6 @@ def serving(made: TCPServer) -> Iterator[None]:
     finally:
         if isinstance(made, _Channel):
             made.hang.set()
-        if isinstance(made, Web):
             made.drips = None
         made.shutdown()
         thread.join()

@@ -19,6 +19,10 @@ from tasks import context, telling
 #: Minutes that a backup may begin late, beside the time that starts are spread over: messages wait in queues.
 _LATE = 5
 
+#: Minutes that Sentry lets a monitor take or be late at most; it takes no check-in of one that asks for more.
+#: https://github.com/getsentry/sentry/blob/master/src/sentry/monitors/constants.py
+_MOST = 28 * 24 * 60
+
 #: Characters that Sentry takes in a monitor's name.
 _LONGEST = 50
 
@@ -79,6 +83,6 @@ def _monitor(database: DatabaseSettings, spread: int) -> dict[str, Any]:
     return {
         "schedule": {"type": "crontab", "value": database.schedule},
         "timezone": database.timezone,
-        "checkin_margin": _LATE + math.ceil(spread / 60),
-        "max_runtime": math.ceil(seconds / 60),
+        "checkin_margin": min(_LATE + math.ceil(spread / 60), _MOST),
+        "max_runtime": min(math.ceil(seconds / 60), _MOST),
     }

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -21,6 +22,9 @@ _ADVISORY_LOCK = int.from_bytes(b"misses")
 #: What is judged by the clock. Everything else has failed, and lasts until the next time that it goes well.
 OBJECTIVES = ("rpo", "proof", "rto")
 
+#: Copies that are not as they were written: it lasts until nothing is wrong with any of them.
+VERIFICATION: Final = "verification"
+
 #: How long a notifier that is away may hear that something is met again.
 _NEWS = timedelta(days=1)
 
@@ -31,7 +35,7 @@ class Miss:
 
     id: int
     database: str
-    #: `rpo`, `proof`, `rto`; `backup`, `copies`, `drill`.
+    #: `rpo`, `proof`, `rto`; `backup`, `copies`, `drill`, `verification`.
     objective: str
     #: In words, as it was when it was missed, or failed last.
     detail: str
@@ -95,17 +99,27 @@ class Misses:
         return True
 
     def fail(
-        self, database: str, what: str, detail: str, *, run: str, step: str | None, hint: str | None
+        self,
+        database: str,
+        what: str,
+        detail: str,
+        *,
+        run: str | None,
+        step: str | None,
+        hint: str | None,
+        news: bool = False,
     ) -> None:
-        """Note that `what` (`backup`, `copies`, `drill`) has failed in `run`, to be told.
+        """Note that `what` (`backup`, `copies`, `drill`, `verification`) has failed in `run`, to be told.
 
-        What had failed before at the same step is known already: then only its cause is new.
+        What had failed before at the same step is known already: then only its cause is new, unless that is `news`.
         """
         if self.begin(database, what, detail, run=run, step=step, hint=hint):
             return
         misses = tables.misses.c
         with self._engine.begin() as connection:
-            same = sa.and_(_open_of(database, what), misses.step.is_not_distinct_from(step))
+            same = sa.and_(
+                _open_of(database, what), misses.step.is_not_distinct_from(step), sa.literal(not news)
+            )
             known = connection.execute(
                 tables.misses.update().where(same).values(detail=detail, run=run, hint=hint)
             )
@@ -150,7 +164,12 @@ class Misses:
         with self._engine.begin() as connection:
             noted = connection.execute(
                 tables.misses.update()
-                .where(misses.id == miss.id, same, misses.run.is_not_distinct_from(miss.run))
+                .where(
+                    misses.id == miss.id,
+                    same,
+                    misses.run.is_not_distinct_from(miss.run),
+                    misses.detail == miss.detail,
+                )
                 .values({column: known, "told": miss.ended is not None and everybody})
             )
         return noted.rowcount > 0

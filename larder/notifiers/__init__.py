@@ -2,15 +2,14 @@
 
 The contract, which `tests/contracts/test_notifiers.py` holds every notifier to: `send` tells of one notice within
 `TIMEOUT` seconds in all or raises `UnreachableError` (`RefusedError` where another try would be answered the same). It
-is told about twice rather than never. Neither an error nor a line of a log holds an address, a password or a key of a
-notifier, and nothing is sent on to where an answer leads.
+is told about twice rather than never; once the time is over, nothing more of it is sent. Neither an error nor a line of
+a log holds an address, a password or a key of a notifier, and nothing is sent on to where an answer leads.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
-from larder.errors import ConfigurationError, LarderError, UnreachableError
+from larder.attempt import Attempt
+from larder.errors import ConfigurationError, LarderError, RefusedError, UnreachableError
 from larder.fields import Table
 
 #: Seconds that a notifier may take in all.
@@ -162,22 +162,17 @@ class Notifier(ABC):
     def send(self, notice: Notice) -> None:
         """Tell of one notice in time; raises `UnreachableError`, or `RefusedError` where another try is no use."""
         patience = min(TIMEOUT, START_TIMEOUT) if notice.event == "start" else TIMEOUT
-        raised: list[Exception] = []
-
-        def work() -> None:
-            try:
-                self._try(notice, time.monotonic() + patience)
-            except Exception as error:  # noqa: BLE001 - whatever it is, its text or its context may hold the address
-                raised.append(error)
-
+        deadline = time.monotonic() + patience
         # What a channel's library takes for a time limit seldom holds for all of it: names are looked up, and answers
-        # may come byte by byte. A thread that is left behind ends by the library's own limit.
-        thread = threading.Thread(target=work, name=f"tell {self.name}", daemon=True)
-        thread.start()
-        thread.join(patience)
-        if raised:
-            raise self._plain(raised[0], patience) from None
-        if thread.is_alive():
+        # may come byte by byte.
+        attempt = Attempt(f"tell {self.name}", lambda: self._try(notice, deadline))
+        attempt.start()
+        attempt.join(patience)
+        if attempt.error is not None:
+            # Whatever it is, its text or its context may hold the address.
+            raise self._plain(attempt.error, patience) from None
+        if attempt.is_alive():
+            attempt.give_up()
             raise self._plain(TimeoutError(), patience)
 
     def _try(self, notice: Notice, deadline: float) -> None:
@@ -210,6 +205,10 @@ class TooEarlyError(UnreachableError):
 
     #: When it will.
     seconds: float = 0
+
+
+class PartlyToldError(RefusedError):
+    """Some of those behind a notifier have the message, and others can't be told. Nobody tells them all again."""
 
 
 def send_all(messages: Sequence[tuple[NotifierSettings, Notice]]) -> list[LarderError | None]:

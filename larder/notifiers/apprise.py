@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from larder import notices
 from larder.errors import RefusedError, UnreachableError
-from larder.notifiers import NEWS, Notice, Notifier, NotifierSettings, Word
+from larder.notifiers import NEWS, Notice, Notifier, NotifierSettings, PartlyToldError, Word
 
 #: What apprise's log says of an answer.
 _STATUS = re.compile(r"error=(\d{3})\b")
@@ -68,10 +68,12 @@ class Apprise(Notifier):
 
     def __init__(self, settings: AppriseSettings) -> None:
         super().__init__(settings)
+        # Before its time runs: no service is slow because apprise is to import, and half of it is of no use.
+        _library()
         self._addresses = settings.url.get_secret_value().split()
 
     def post(self, notice: Notice, seconds: float) -> None:
-        """Tell every service; where one of them cannot be told, all of them are told again."""
+        """Tell every service; where some are told and others cannot be, nobody is told again."""
         apprise = _library()
         limits = apprise.AppriseAsset(http_redirects=False, async_mode=False)
         failed: list[UnreachableError] = []
@@ -92,6 +94,8 @@ class Apprise(Notifier):
                 )
             if not told:
                 failed.append(_failure(which, answers))
+        if failed and len(failed) < len(self._addresses):
+            raise PartlyToldError(f"{failed[0].message}, and the others were told", failed[0].hint)
         if failed:
             raise failed[0]
 
@@ -145,12 +149,13 @@ _EAR = _Ear()
 def _library() -> ModuleType:
     """apprise, whose log goes nowhere, nor do the lines that name what it makes requests of.
 
-    Slow to import: it looks at all of its services.
+    Slow to import: it looks at all of its services, once it is to know an address.
     """
     logging.getLogger("apprise").addFilter(_EAR)
     logging.getLogger("urllib3").setLevel(logging.INFO)
     import apprise  # noqa: PLC0415
 
+    apprise.Apprise.instantiate("json://localhost")
     return apprise
 
 

@@ -23,7 +23,7 @@ from larder import notices
 from larder.errors import RefusedError, UnreachableError
 from larder.fields import YesNo
 from larder.markup import Markup, element
-from larder.notifiers import NEWS, Notice, Notifier, NotifierSettings, Word
+from larder.notifiers import NEWS, Notice, Notifier, NotifierSettings, PartlyToldError, Word
 
 #: The port of each scheme, where the address names none.
 _PORTS = {"smtps": 465, "smtp": 587}
@@ -91,6 +91,22 @@ class EmailSettings(NotifierSettings):
         yield from (password, unquote(password))
 
 
+class _Plainly(smtplib.SMTP):
+    """A connection that is closed where an answer is waited for no longer, even the first one."""
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The server's next answer."""
+        try:
+            return super().getreply()
+        except BaseException:
+            self.close()
+            raise
+
+
+class _Encrypted(_Plainly, smtplib.SMTP_SSL):
+    """The same, encrypted from the first byte on."""
+
+
 class Email(Notifier):
     """Sends through one server."""
 
@@ -101,13 +117,18 @@ class Email(Notifier):
     def post(self, notice: Notice, seconds: float) -> None:
         """Send one message to all."""
         try:
-            with self._connection(seconds) as server:
+            server = self._connection(seconds)
+            try:
                 refused = server.send_message(_message(notice, self._settings))
+                # It has the message. What it makes of a goodbye is not waited for: it may take long, or be an error.
+                server.putcmd("QUIT")
+            finally:
+                server.close()
         except smtplib.SMTPException as error:
             raise _plain(error) from None
         if refused:
-            raise RefusedError(
-                f"it refused {len(refused)} of {len(self._settings.to)} addresses",
+            raise PartlyToldError(
+                f"it refused {len(refused)} of {len(self._settings.to)} addresses, and has taken it for the others",
                 "see to, and what is in it",
             )
 
@@ -117,9 +138,9 @@ class Email(Notifier):
         context = ssl.create_default_context()
         server: smtplib.SMTP
         if parts.scheme == "smtps":
-            server = smtplib.SMTP_SSL(host, port, timeout=seconds, context=context)
+            server = _Encrypted(host, port, timeout=seconds, context=context)
         else:
-            server = smtplib.SMTP(host, port, timeout=seconds)
+            server = _Plainly(host, port, timeout=seconds)
         try:
             self._open(server, parts, context)
         except BaseException:

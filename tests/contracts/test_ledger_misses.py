@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from larder.errors import LarderError
 from larder.ledger import Ledger, open_ledger, schema
 from larder.ledger.drills import Outcome
-from larder.ledger.misses import Miss
+from larder.ledger.misses import VERIFICATION, Miss
 from larder.objectives import Facts
 from tests import standings
 
@@ -176,6 +176,22 @@ def test_what_fails_otherwise_while_people_are_told_is_told_too(ledger: Ledger) 
     read = the_miss(ledger)
     fail(ledger, "two", "upload")
     assert not ledger.misses.told(read, {"team"}, everybody=True)
+    assert the_miss(ledger).heard == {}
+
+
+def test_what_is_news_of_the_same_step_is_told_even_while_people_are_told(ledger: Ledger) -> None:
+    def verified(found: str, *, news: bool) -> None:
+        ledger.misses.fail("shop", VERIFICATION, found, run=None, step="verify", hint="see to it", news=news)
+
+    verified("one copy", news=True)
+    read = the_miss(ledger)
+    verified("two copies", news=True)
+    assert not ledger.misses.told(read, {"team"}, everybody=True)
+    assert ledger.misses.told(the_miss(ledger), {"team"}, everybody=True)
+    verified("both copies", news=False)
+    found = the_miss(ledger)
+    assert (found.detail, list(found.heard)) == ("both copies", ["team"])
+    verified("three copies", news=True)
     assert the_miss(ledger).heard == {}
 
 

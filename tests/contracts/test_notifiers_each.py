@@ -224,7 +224,9 @@ def test_apprise_tells_every_service_and_says_which_could_not_be(web: Web) -> No
     assert sorted(web.paths) == ["/one", "/two"]
     with pytest.raises(UnreachableError) as caught:
         notifier("apprise", f"json://127.0.0.1:{free_port()}/s3cr3t {here}/three").send(DONE)
-    assert caught.value.message == "unable to tell team: service 1 of 2 could not be told"
+    assert caught.value.message == (
+        "unable to tell team: service 1 of 2 could not be told, and the others were told"
+    )
     assert web.paths[-1] == "/three"
     with pytest.raises(RefusedError, match="has no address that apprise knows"):
         notifier("apprise", "pigeon://s3cr3t").send(DONE)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from larder.errors import LarderError, UnreachableError
+from larder.codecs import codec
+from larder.encoding import Encoding
+from larder.errors import IntegrityError, LarderError, UnreachableError
 from larder.ledger import Ledger, tables
 from larder.ledger.runs import Run
 from tasks import announcing, backup, chain, context, guard, telling
@@ -23,7 +25,9 @@ from tasks.dump import dump
 from tasks.notify import notify
 from tasks.rotate import rotate
 from tasks.upload import upload
-from tests.channels import Web, serving
+from tasks.verify import verify
+from tests.backups import lay
+from tests.channels import Web, free_port, serving
 from tests.standings import keep
 
 AWAY = "unable to reach database '{0}': connection refused"
@@ -79,6 +83,9 @@ class Stand:
     def pass_by(self, time: timedelta) -> None:
         """Have everything that was noted be noted so much earlier."""
         earlier = {"heard": {}, "relieved": {}}
+        if time >= announcing.PAUSE:
+            with self.ledger._engine.begin() as connection:
+                connection.execute(tables.slots.delete())
         with self.ledger._engine.begin() as connection:
             for row in connection.execute(tables.misses.select()).mappings().all():
                 for column in earlier:
@@ -179,8 +186,60 @@ def test_a_few_have_a_message_each(stand: Stand, channel: Web) -> None:
     runs = [stand.fail(name) for name in NAMES[:4]]
     stand.pass_by(announcing.WINDOW)
     guard.guard()
-    assert heads(channel) == [f"Backup of {name} failed at start" for name in NAMES[:4]]
-    assert all(run.id in text for run, text in zip(runs, channel.received, strict=True))
+    # The first one by itself, and the others at one time.
+    assert heads(channel)[0] == "Backup of db000 failed at start"
+    assert sorted(heads(channel)) == [f"Backup of {name} failed at start" for name in NAMES[:4]]
+    assert all(any(run.id in text for text in channel.received) for run in runs)
+
+
+def test_failures_that_come_one_by_one_for_hours_are_a_few_messages(stand: Stand, channel: Web) -> None:
+    """Starts are spread, and each waits for its server: what fails together need not do so within minutes."""
+    stand.configure(channel, names=NAMES[:90])
+    for name in NAMES[:90]:
+        stand.fail(name)
+        stand.pass_by(timedelta(minutes=2))
+    stand.pass_by(announcing.LONGEST_WINDOW)
+    guard.guard()
+    assert 5 <= channel.asked <= 12
+    told = [int(line.partition(" ")[0]) for line in heads(channel) if line[0].isdecimal()]
+    assert sum(told) + sum(line.startswith("Backup of") for line in heads(channel)) == 90
+
+
+def test_who_answers_that_it_failed_does_not_get_the_same_each_minute(stand: Stand, channel: Web) -> None:
+    """It may have told people all the same."""
+    channel.status = 500
+    stand.fail("shop")
+    guard.guard()
+    assert channel.asked == 2, "at first it is asked each minute"
+    stand.pass_by(announcing.EAGER)
+    for _ in range(6):
+        guard.guard()
+    assert 3 <= channel.asked <= 4, "another one where a quarter of an hour began just now"
+    channel.status, before = 200, channel.asked
+    stand.pass_by(announcing.PAUSE)
+    guard.guard()
+    guard.guard()
+    assert channel.asked == before + 1
+
+
+def test_who_was_told_in_part_is_not_told_again_before_a_day(stand: Stand, channel: Web) -> None:
+    here = f"json://127.0.0.1:{channel.port}/two"
+    more = f'[notifiers.phones]\ntype = "apprise"\nurl = "json://127.0.0.1:{free_port()}/one {here}"\n'
+    stand.configure(more=more)
+    run = stand.fail("shop")
+    guard.guard()
+    assert channel.asked == 1
+    assert "service 1 of 2 could not be told" in "".join(stand.ledger.runs.get(run.id).warnings)
+    stand.pass_by(DAY)
+    guard.guard()
+    assert channel.asked == 2
+
+
+def test_a_clock_that_was_wrong_does_not_silence_anybody(stand: Stand, channel: Web) -> None:
+    stand.fail("shop")
+    stand.pass_by(timedelta(days=-400))
+    guard.guard()
+    assert channel.asked == 2
 
 
 def test_who_was_away_for_an_hour_hears_of_all_of_it_and_the_others_of_nothing_twice(
@@ -197,6 +256,7 @@ def test_who_was_away_for_an_hour_hears_of_all_of_it_and_the_others_of_nothing_t
     assert heads(channel) == ["Backup of db000 failed at start", "7 databases are in trouble"]
     before = away.asked
     away.status = 200
+    stand.pass_by(announcing.PAUSE)
     guard.guard()
     guard.guard()
     assert away.asked == before + 1
@@ -242,6 +302,32 @@ def test_the_next_good_backup_is_told_once_as_recovery(stand: Stand, channel: We
     assert (first, last) == ("Backup of shop failed at start", "Backup of shop done")
     assert sorted(both) == ["Backup of shop done", "Backup of shop well again"]
     assert "Backup of shop well again: after 2 h" in lines(channel)
+
+
+def test_a_failure_that_is_told_after_a_later_backup_went_well_is_over(stand: Stand, channel: Web) -> None:
+    """Its last link lay in the queue of a host that was away, or Redis was."""
+    ping = f'[notifiers.check]\ntype = "ping"\nurl = "http://127.0.0.1:{channel.port}/{{database}}"\n'
+    stand.configure(channel, on='on = ["failure", "recovered"]', more=ping)
+    late = backup.start("shop", "command")
+    stand.ledger.runs.abandon(late.id, UnreachableError(AWAY.format("shop")))
+    stand.back_up()
+    notify(late.id)
+    assert stand.ledger.misses.open() == []
+    assert channel.paths == ["/shop/start", "/shop", "/hook"], "a check that is green stays so"
+    assert json.loads(channel.bodies[-1])["text"].startswith("Backup of shop well again")
+    stand.pass_by(DAY)
+    guard.guard()
+    assert channel.asked == 3
+
+
+def test_a_failure_that_is_told_after_a_later_one_does_not_take_its_place(stand: Stand, channel: Web) -> None:
+    late = backup.start("shop", "command")
+    stand.ledger.runs.abandon(late.id, UnreachableError(AWAY.format("shop")), "upload")
+    newer = stand.fail("shop")
+    notify(late.id)
+    [miss] = stand.ledger.misses.open()
+    assert miss.run == newer.id
+    assert heads(channel) == ["Backup of shop failed at start"]
 
 
 def test_a_store_without_a_copy_is_a_failure_until_it_has_one(stand: Stand, channel: Web) -> None:
@@ -292,6 +378,21 @@ def test_a_missed_objective_and_a_failure_of_many_are_one_message(stand: Stand, 
     guard.guard()
     assert heads(channel)[1:] == ["3 databases are in trouble"]
     assert "Recovery point (rpo)" in channel.received[1]
+
+
+def test_failures_are_told_although_nobody_can_say_how_objectives_stand(
+    stand: Stand, channel: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(*_: object) -> None:
+        raise ValueError("a fault in Larder")
+
+    monkeypatch.setattr("tasks.objectives.judge", judge)
+    stand.configure(channel, names=NAMES[:2])
+    for name in NAMES[:2]:
+        stand.fail(name)
+    stand.pass_by(announcing.WINDOW)
+    guard.guard()
+    assert heads(channel) == [f"Backup of {name} failed at start" for name in NAMES[:2]]
 
 
 @pytest.mark.parametrize(("on", "told"), [('["failure"]', 1), ('["success", "anomaly"]', 0), ("[]", 0)])
@@ -349,3 +450,69 @@ def test_whoever_listens_hears_of_each_backup(stand: Stand) -> None:
         telling.run_began.disconnect(began)
         telling.run_ended.disconnect(ended)
     assert heard == [("began", "running"), ("ended", "running"), ("ended", "failed")]
+
+
+# Copies that are not as they were written.
+
+
+def lay_broken(stand: Stand, names: tuple[str, ...]) -> list[Path]:
+    """A backup of each, whose artifact is not as it was written."""
+    artifacts = []
+    for name in names:
+        made = lay(stand.folder / "nas" / name, f"{name}/20251014_020000", Encoding([codec("gzip")]))
+        artifacts.append(stand.folder / "nas" / name / made.artifact.name)
+        artifacts[-1].write_bytes(b"x" * made.artifact.size)
+    return artifacts
+
+
+def verify_badly() -> None:
+    with pytest.raises(IntegrityError):
+        verify()
+
+
+def test_broken_copies_of_many_are_one_message_again_each_day_and_over_once(
+    stand: Stand, channel: Web
+) -> None:
+    names = NAMES[:8]
+    stand.configure(channel, names=names)
+    artifacts = lay_broken(stand, names)
+    verify_badly()
+    assert heads(channel) == ["8 databases are in trouble"]
+    assert "Verification" in channel.received[0]
+    verify_badly()
+    announcing.announce()
+    assert channel.asked == 1
+    stand.pass_by(DAY)
+    verify_badly()
+    assert heads(channel)[1:] == ["8 databases are in trouble"]
+    for name, artifact in zip(names, artifacts, strict=True):
+        made = lay(stand.folder / "other" / name, f"{name}/20251014_020000", Encoding([codec("gzip")]))
+        artifact.write_bytes((stand.folder / "other" / name / made.artifact.name).read_bytes())
+    verify()
+    verify()
+    announcing.announce()
+    assert heads(channel)[2:] == ["8 databases are out of trouble"]
+
+
+def test_a_broken_copy_is_told_to_who_was_away_and_another_one_at_once(stand: Stand, channel: Web) -> None:
+    channel.status = 503
+    lay_broken(stand, ("shop",))
+    verify_badly()
+    channel.status = 200
+    announcing.announce()
+    assert heads(channel)[1:] == ["Verification of the backups of shop failed"]
+    stand.pass_by(DAY / 2)
+    made = lay(stand.folder / "nas" / "shop", "shop/20251015_020000", Encoding([codec("gzip")]))
+    (stand.folder / "nas" / "shop" / made.artifact.name).write_bytes(b"x")
+    verify_badly()
+    assert heads(channel)[2:] == ["Verification of the backups of shop failed"]
+    assert "shop/20251015_020000" in channel.received[-1]
+
+
+def test_broken_copies_of_databases_that_are_no_longer_are_one_message_too(
+    stand: Stand, channel: Web
+) -> None:
+    """Of databases that are configured no longer, whose backups are kept."""
+    lay_broken(stand, NAMES[:8])
+    verify_badly()
+    assert heads(channel) == ["8 databases are in trouble"]

@@ -31,6 +31,10 @@ time_limit = "2h"
 [databases.crm]
 url = "sqlite:///crm.db"
 rpo = "6h"
+[databases.archive]
+url = "sqlite:///archive.db"
+schedule = "0 3 1 * *"
+rpo = "32d"
 """
 
 
@@ -100,6 +104,13 @@ def test_each_run_is_one_check_in_and_each_database_one_monitor(told: Sink, ledg
     assert [one["status"] for one in found] == ["ok", "ok"]
     assert len({one["check_in_id"] for one in found}) == 2
     assert found[1]["monitor_config"]["max_runtime"] == 6 * 60
+
+
+def test_a_monitor_asks_for_no_longer_time_than_sentry_gives(told: Sink, ledger: Ledger) -> None:
+    """It refuses a check-in whose monitor asks for more, and nobody would hear that none came."""
+    telling.run_began.send(sender=None, run=run_of(ledger, "archive"))
+    [found] = documents(told)
+    assert found["monitor_config"]["max_runtime"] == 28 * 24 * 60
 
 
 def test_what_is_configured_no_longer_is_waited_for_by_nobody(told: Sink, ledger: Ledger) -> None:
