@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from multiprocessing import Queue
 from typing import Any, TextIO
 
@@ -30,15 +31,18 @@ PATIENCE = 60
 class Supervisor(Manager):  # type: ignore[misc]
     """Runs processes until the first of them ends, or somebody asks for the end of all.
 
-    SIGINT and SIGTERM ask; a second one ends what is left at once. `base` is the name of what the others stand on, if
-    it is one of them: it ends last.
+    SIGINT and SIGTERM ask; a second one ends what is left at once. So do the end of the terminal, and nobody there to
+    read a line. `base` is the name of what the others stand on, if it is one of them: it ends last. `held` are files
+    that are open as long as any of them runs, whatever becomes of us.
     """
 
-    def __init__(self, base: str, stream: TextIO) -> None:
-        super().__init__(_Lines(stream, colour="NO_COLOR" not in os.environ))
+    def __init__(self, base: str, stream: TextIO, held: Sequence[int] = ()) -> None:
+        self._lines = _Lines(stream, colour="NO_COLOR" not in os.environ)
+        super().__init__(self._lines)
         self._base = base
-        self._process_ctor = _Process
+        self._process_ctor = partial(_Process, held=held)
         self._signals = 0
+        self._hung_up = False
         self._asked_at: float | None = None
         self._base_asked = False
         #: What ended first, by itself, and its exit code; None where somebody has asked for the end.
@@ -49,6 +53,14 @@ class Supervisor(Manager):  # type: ignore[misc]
     def add(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Have a command run by that name: a list, never a shell's line."""
         self.add_process(name, list(command), env=dict(environment))
+
+    def loop(self) -> None:
+        """Start them, and come back when all have ended."""
+        try:
+            super().loop()
+        finally:
+            # Where that went wrong, some are left, and no system but Linux ends them with us.
+            self._end(self._left(), os.killpg, signal.SIGKILL)
 
     def terminate(self) -> None:
         """Honcho's answer to the end of the first process."""
@@ -64,25 +76,28 @@ class Supervisor(Manager):  # type: ignore[misc]
         """Honcho's answer to five seconds more, which is too early."""
 
     def _start(self) -> None:
+        # Before the first is started: honcho's own would end what is not there yet.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._count_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._hang_up)
         # Threads follow them, where honcho has a process beside each process, which would live longer than this one.
-        started: list[subprocess.Popen[bytes]] = []
         for name, found in self._processes.items():
             try:
-                started.append(found["obj"].start())
+                found["pid"] = found["obj"].start().pid
             except OSError as error:
-                for child in started:
-                    child.kill()
                 raise LarderError(
                     f"unable to start {name}: {(error.strerror or 'no reason').lower()}"
                 ) from None
-            found["pid"] = started[-1].pid
             threading.Thread(target=found["obj"].follow, args=(self.events,), daemon=True).start()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._count_signal)
 
     def _count_signal(self, _number: int, _frame: object) -> None:
         # In the middle of a line, maybe: what is to be done about it waits for the next turn.
         self._signals += 1
+
+    def _hang_up(self, _number: int, _frame: object) -> None:
+        # No second one: a shell tells its jobs what the system has told them already.
+        self._hung_up = True
 
     def _all_stopped(self) -> bool:
         """Honcho asks this at each of its turns, ten a second or more."""
@@ -90,9 +105,9 @@ class Supervisor(Manager):  # type: ignore[misc]
         return bool(super()._all_stopped())
 
     def _turn(self) -> None:
-        left = [name for name, found in self._processes.items() if "returncode" not in found]
+        left = self._left()
         if self._asked_at is None:
-            if self._signals:
+            if self._signals or self._hung_up or self._lines.unread:
                 self._system_print("ending what runs; asked again, it ends at once\n")
                 self._ask()
             return
@@ -109,8 +124,12 @@ class Supervisor(Manager):  # type: ignore[misc]
     def _ask(self) -> None:
         """Ask all that run to end, but what they stand on: the process itself, never its children."""
         self._asked_at = time.monotonic()
-        left = [name for name, found in self._processes.items() if "returncode" not in found]
-        self._end([name for name in left if name != self._base], os.kill, signal.SIGTERM)
+        self._end([name for name in self._left() if name != self._base], os.kill, signal.SIGTERM)
+
+    def _left(self) -> list[str]:
+        return [
+            name for name, found in self._processes.items() if "pid" in found and "returncode" not in found
+        ]
 
     def _end(self, names: Iterable[str], send: Any, number: signal.Signals) -> None:
         for name in names:
@@ -125,12 +144,20 @@ class _Process:
     """One command, without a shell, in a group of its own: Ctrl-C in a terminal reaches us alone."""
 
     def __init__(
-        self, command: Sequence[str], *, name: str, colour: str, env: Mapping[str, str], **_: Any
+        self,
+        command: Sequence[str],
+        *,
+        name: str,
+        colour: str,
+        env: Mapping[str, str],
+        held: Sequence[int],
+        **_: Any,
     ) -> None:
         self._command = command
         self._name = name
         self._colour = colour
         self._environment = env
+        self._held = held
 
     def start(self) -> subprocess.Popen[bytes]:
         """Begin; it is asked to end where we are killed."""
@@ -142,6 +169,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=self._held,
             preexec_fn=lambda: die_with(us, signal.SIGTERM),
         )
         return self._child
@@ -161,6 +189,13 @@ class _Process:
 class _Lines(Printer):  # type: ignore[misc]
     """Lines with the name of who has written them; every line has its own time already."""
 
+    #: Whether a line could not be written: the terminal is closed, or whoever has read them has gone.
+    unread = False
+
     def write(self, message: Message) -> None:
         text = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else message.data
-        super().write(message._replace(data=redact(text)))
+        try:
+            super().write(message._replace(data=redact(text)))
+        except OSError:
+            # What writes them is to end in good order all the same.
+            self.unread = True

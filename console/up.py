@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,9 @@ _FLOWER_OAUTH = "FLOWER_AUTH"
 
 #: A worker has a process for the guard, beside those that are at dumps.
 _FEWEST, _MOST = 2, 4
+
+#: Bytes that the name of a socket may have: macOS has 104 for it, Linux 108, with the end of the name.
+_LONGEST_SOCKET = 103
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,14 @@ def up(*, as_json: bool) -> int:
         raise ConfigurationError("unable to start: Flower is not installed", "install larder[flower]")
     see_that_it_is_safe(settings, settings.console.host)
     console, flower = (settings.console.host, settings.console.port), _flower_address(os.environ)
-    _see_that_they_are_free({"the console": console, "Flower": flower})
+    _see_that_they_are_free(console, flower)
     for warning in settings.warnings:
         output.err.print(f"[yellow]warning:[/] {escape(warning)}")
     make_private(settings.state_dir)
-    doors = _Doors(console, flower, _flower_login(settings, os.environ))
-    folder = Path(tempfile.mkdtemp(prefix="larder-"))
-    try:
-        supervisor = _supervisor(settings, doors, folder, as_json=as_json)
+    with _alone(settings.state_dir) as lock, _folder() as folder:
+        doors = _Doors(console, flower, _flower_login(settings, os.environ))
+        supervisor = _supervisor(settings, doors, folder, lock, as_json=as_json)
         supervisor.loop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if supervisor.lost is not None:
         name, code = supervisor.lost
         how = f"ended with {code}" if code >= 0 else f"was ended by signal {-code}"
@@ -83,9 +86,39 @@ def up(*, as_json: bool) -> int:
     return 1 if supervisor.killed else 0
 
 
-def _supervisor(settings: Settings, doors: _Doors, folder: Path, *, as_json: bool) -> Supervisor:
-    """All processes, ready to be started; `folder` is where Redis has its socket."""
-    made = Supervisor("redis", sys.stderr)
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[int]:
+    """Hold the lock of a state folder, which gives its descriptor; raises `LarderError` where another has it.
+
+    Two Redis that write into one file leave one that neither can read, and two beats do the same to their schedules.
+    """
+    descriptor = os.open(state_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LarderError(
+                f"unable to start: another larder up has {state_dir}, or what it has started still ends",
+                "end it, or give this one a LARDER_STATE_DIR of its own",
+            ) from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for the socket, which only we can enter, for as long as it takes."""
+    made = Path(tempfile.mkdtemp(prefix="larder-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _supervisor(settings: Settings, doors: _Doors, folder: Path, lock: int, *, as_json: bool) -> Supervisor:
+    """All processes, ready to be started; `folder` is where Redis has its socket, and each of them holds `lock`."""
+    made = Supervisor("redis", sys.stderr, held=[lock])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     redis = None
     if settings.redis_url is None:
@@ -104,6 +137,11 @@ def _supervisor(settings: Settings, doors: _Doors, folder: Path, *, as_json: boo
 def _redis(settings: Settings, folder: Path) -> list[str]:
     """A Redis that only this user reaches, and that remembers what waits in it."""
     program, _ = find_redis()
+    if len(os.fsencode(folder / "redis.sock")) > _LONGEST_SOCKET:
+        raise ConfigurationError(
+            f"unable to start Redis: the name of a socket in {folder.parent} is too long",
+            "set TMPDIR to a folder with a shorter one",
+        )
     kept = settings.state_dir / "redis"
     make_private(kept)
     listening = ["--port", "0", "--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700"]
@@ -114,8 +152,10 @@ def _redis(settings: Settings, folder: Path) -> list[str]:
 def _flower_address(environ: Mapping[str, str]) -> tuple[str, int]:
     """Where Flower will listen, by what its own variables say."""
     port = environ.get("FLOWER_PORT") or "5555"
-    if not port.isascii() or not port.isdigit():
-        raise ConfigurationError("unable to start Flower: FLOWER_PORT is no number", "leave it out for 5555")
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ConfigurationError(
+            "unable to start Flower: FLOWER_PORT is no number from 1 to 65535", "leave it out for 5555"
+        )
     return environ.get("FLOWER_ADDRESS") or "127.0.0.1", int(port)
 
 
@@ -130,26 +170,35 @@ def _flower_login(settings: Settings, environ: Mapping[str, str]) -> Path | None
     return path
 
 
-def _see_that_they_are_free(addresses: Mapping[str, tuple[str, int]]) -> None:
+def _see_that_they_are_free(console: tuple[str, int], flower: tuple[str, int]) -> None:
     """Raise `LarderError` that names all addresses which somebody else listens at, or that are none."""
-    wrong = [f"{_shown(*at)} ({who})" for who, at in addresses.items() if _is_taken(*at)]
+    hint = "Other ports: [console] port in larder.toml, FLOWER_PORT"
+    both = {"the console": console, "Flower": flower}
+    wrong = [f"{_shown(*at)} ({who})" for who, at in both.items() if not _can_listen(at)]
     if wrong:
         raise LarderError(
             f"unable to start: somebody else listens at {' and '.join(wrong)}",
-            "is larder up running already? Other ports: [console] port in larder.toml, FLOWER_PORT",
+            f"is larder up running already? {hint}",
+        )
+    if not _can_listen(console, flower):
+        raise ConfigurationError(
+            f"unable to start: the console and Flower are both to listen at port {flower[1]}", hint
         )
 
 
-def _is_taken(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return True
-        reason = (error.strerror or "no such address").lower()
-        raise LarderError(f"unable to listen at {_shown(host, port)}: {reason}") from None
-    return False
+def _can_listen(*addresses: tuple[str, int]) -> bool:
+    """Whether one can listen at all of them at a time."""
+    with ExitStack() as listening:
+        for host, port in addresses:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                listening.enter_context(socket.create_server((host, port), family=family))
+            except (OSError, UnicodeError) as error:
+                if getattr(error, "errno", None) == errno.EADDRINUSE:
+                    return False
+                reason = (getattr(error, "strerror", None) or "no such address").partition(" (while")[0]
+                raise LarderError(f"unable to listen at {_shown(host, port)}: {reason.lower()}") from None
+    return True
 
 
 def _shown(host: str, port: int) -> str:

@@ -40,10 +40,22 @@ echo "postgresql://larder:$(held ledger_password)@ledger/larder" | keep ledger_u
 
 if [ "${1:-}" = demo ]; then
     echo "postgresql://shop:$(held sample_password)@sample/shop" | keep database_url
+    case $(held database_url) in
+    *@sample/shop) ;;
+    *)
+        echo "secrets/database_url.txt is not the sample's, and the demo would back it up every five minutes" >&2
+        echo "HINT: move it away while you try the demo" >&2
+        exit 1
+        ;;
+    esac
+    # Without a bucket, what stands there is a remark and nothing else.
+    if [ -f secrets/aws_credentials.txt ] && ! grep -qv '^#' secrets/aws_credentials.txt; then
+        rm secrets/aws_credentials.txt
+    fi
     key=$(random)
     printf '[default]\naws_access_key_id = larder\naws_secret_access_key = %s\n' "$key" | keep aws_credentials
     # As the credentials are that were there before, if they were.
-    key=$(sed -n 's/^aws_secret_access_key = //p' secrets/aws_credentials.txt)
+    key=$(sed -n 's/^aws_secret_access_key *= *//p' secrets/aws_credentials.txt)
     printf '{"identities": [{"name": "larder", "credentials": [{"accessKey": "larder", "secretKey": "%s"}],
  "actions": ["Read", "Write", "List", "Tagging", "Admin"]}]}\n' "$key" | keep s3_config
 fi

@@ -48,9 +48,9 @@ def _logins(given_already: Sequence[str]) -> list[str]:
         found = [f"{console.user}:{console.password.get_secret_value()}"]
     for login in found:
         secret.register(login.partition(":")[2])
-        if not login.isascii() or ":" not in login:
+        if not login.isascii() or not login.partition(":")[2]:
             raise ConfigurationError(
-                "unable to have people log in: Flower takes user:password in ASCII only",
+                "unable to have people log in: Flower takes user:password in ASCII, with a password",
                 f"set {_LOGIN}, or another LARDER_CONSOLE_PASSWORD",
             )
     return found

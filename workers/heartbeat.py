@@ -1,10 +1,14 @@
-"""The heartbeat: a worker tells the ledger itself that its host is there, whatever becomes of Redis or its pool."""
+"""The heartbeat: a worker tells the ledger itself that its host is there, whatever becomes of Redis or its pool.
+
+And whoever watches over the process that it lives, by a file, whatever becomes of the ledger.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
+from pathlib import Path
 
 from larder.ledger.hosts import BEAT
 from tasks import context
@@ -18,17 +22,18 @@ os.register_at_fork(before=_QUIET.acquire, after_in_parent=_QUIET.release, after
 
 
 class Heartbeat:
-    """A thread of a worker's main process that beats until it is stopped."""
+    """Threads of a worker's main process that beat until they are stopped."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._away = False
         self._file = context.settings().heartbeat_file
 
     def start(self) -> None:
         """Beat from now on."""
-        self._thread.start()
+        # A ledger that is silent may hold the first for minutes. A probe would have the worker killed for that.
+        for beat in (self._beat, self._live):
+            threading.Thread(target=beat, name="heartbeat", daemon=True).start()
 
     def stop(self) -> None:
         """Beat no more."""
@@ -36,7 +41,6 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while True:
-            self._touch()
             try:
                 with _QUIET:
                     context.ledger().hosts.beat(context.host())
@@ -51,11 +55,15 @@ class Heartbeat:
             if self._over.wait(BEAT.total_seconds()):
                 return
 
-    def _touch(self) -> None:
-        """Show whoever watches over this process that it lives, whatever has become of the ledger."""
-        if self._file is None:
-            return
+    def _live(self) -> None:
+        while self._file is not None:
+            self._touch(self._file)
+            if self._over.wait(BEAT.total_seconds()):
+                return
+
+    def _touch(self, file: Path) -> None:
+        """Show whoever watches over this process that it lives."""
         try:
-            self._file.touch()
+            file.touch()
         except OSError as error:
-            logger.error("unable to touch %s: %s", self._file, error.strerror)
+            logger.error("unable to touch %s: %s", file, error.strerror)

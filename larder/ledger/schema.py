@@ -30,8 +30,14 @@ BUSY_TIMEOUT = 30
 #: with its machine or without, and holds locks that all others wait for. Nobody tells people for as long.
 FROZEN = 120
 
-#: A connection is taken for dead two minutes after the server's machine was last heard of.
-_KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+#: A connection is taken for dead two minutes after the server's machine was last heard of, also where it has not
+#: acknowledged what was sent (that limit is in milliseconds).
+_KEEPALIVES = {
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "tcp_user_timeout": 120_000,
+}
 
 #: PostgreSQL's code for it: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _IDLE_IN_TRANSACTION = "25P03"

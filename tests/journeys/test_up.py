@@ -170,7 +170,39 @@ def test_a_console_that_is_open_to_others_needs_a_login(house: House) -> None:
     assert "there is no login" in found.stderr
 
 
-def test_a_port_that_is_none(house: House) -> None:
-    found = house.larder("up", FLOWER_PORT="http")
+@pytest.mark.parametrize("port", ["http", "0", "65536", "²"])
+def test_a_port_that_is_none(house: House, port: str) -> None:
+    found = house.larder("up", FLOWER_PORT=port)
     assert found.returncode == 2
-    assert "FLOWER_PORT is no number" in found.stderr
+    assert "FLOWER_PORT is no number from 1 to 65535" in found.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_one_port_for_both_is_told_before_anything_starts(house: House, address: str) -> None:
+    port = free_port()
+    house.configure(f"[console]\nport = {port}\n")
+    found = house.larder("up", FLOWER_PORT=str(port), FLOWER_ADDRESS=address)
+    assert found.returncode == 2
+    assert f"the console and Flower are both to listen at port {port}" in found.stderr
+    assert not house.backups.exists()
+
+
+def test_a_name_too_long_for_a_socket_is_told_before_anything_starts(house: House) -> None:
+    folder = house.folder / ("long" * 30)
+    folder.mkdir()
+    found = house.larder("up", TMPDIR=str(folder))
+    assert found.returncode == 2
+    assert f"unable to start Redis: the name of a socket in {folder} is too long" in found.stderr
+    assert "HINT: set TMPDIR" in found.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_second_one_on_the_same_state_is_refused(house: House, started: list[Up]) -> None:
+    up = Up(house)
+    started.append(up)
+    house.configure(f"[console]\nport = {free_port()}\n")
+    found = house.larder("up", FLOWER_PORT=str(free_port()))
+    assert found.returncode == 1
+    assert f"another larder up has {house.backups / '.larder'}" in found.stderr
+    assert up.stop() == 0

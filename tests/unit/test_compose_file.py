@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,60 @@ def test_every_secret_is_asked_for_and_made() -> None:
         assert secret == {"file": f"./secrets/{name}.txt"}
         assert re.search(rf"\b{name}\b", script), name
         assert name not in asked or re.search(rf"\b{name}\b", checked), name
+
+
+def make_secrets(folder: Path, *words: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    """Run deploy/secrets.sh in a folder of its own."""
+    (folder / "deploy").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "deploy" / "secrets.sh", folder / "deploy")
+    return subprocess.run(
+        ["sh", "deploy/secrets.sh", *words],
+        cwd=folder,
+        input=answer,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_secrets_are_made_once_and_kept(tmp_path: Path) -> None:
+    assert make_secrets(tmp_path, answer="postgresql://me:pw@db/shop\n").returncode == 0
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert {f"{name}.txt" for name in SERVICES["check"]["secrets"]} <= made.keys()
+    assert all(made.values())
+    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
+    again = make_secrets(tmp_path)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
+
+
+def test_the_demo_has_a_key_for_its_bucket_whatever_was_made_before(tmp_path: Path) -> None:
+    assert make_secrets(tmp_path, answer="postgresql://me:pw@db/shop\n").returncode == 0
+    (tmp_path / "secrets" / "database_url.txt").unlink()
+    assert make_secrets(tmp_path, "demo").returncode == 0
+    (identity,) = json.loads((tmp_path / "secrets" / "s3_config.txt").read_text())["identities"]
+    (key,) = identity["credentials"]
+    assert len(key["secretKey"]) == 48
+    assert f"= {key['secretKey']}\n" in (tmp_path / "secrets" / "aws_credentials.txt").read_text()
+
+
+def test_the_demo_leaves_a_key_that_somebody_has_put_there(tmp_path: Path) -> None:
+    (tmp_path / "secrets" / "database_url.txt").mkdir(
+        parents=True
+    )  # as Docker does for a file that is missing
+    own = "# mine\n[default]\naws_access_key_id=larder\naws_secret_access_key=m1ne\n"
+    (tmp_path / "secrets" / "aws_credentials.txt").write_text(own)
+    assert make_secrets(tmp_path, "demo").returncode == 0
+    assert (tmp_path / "secrets" / "aws_credentials.txt").read_text() == own
+    assert '"secretKey": "m1ne"' in (tmp_path / "secrets" / "s3_config.txt").read_text()
+
+
+def test_the_demo_does_not_begin_on_a_database_of_ones_own(tmp_path: Path) -> None:
+    assert make_secrets(tmp_path, answer="postgresql://me:s3cr3t@db/shop\n").returncode == 0
+    refused = make_secrets(tmp_path, "demo")
+    assert refused.returncode == 1
+    assert "secrets/database_url.txt is not the sample's" in refused.stderr
+    assert "s3cr3t" not in refused.stdout + refused.stderr
 
 
 def test_no_secret_is_kept_in_git_or_gets_into_the_image() -> None:

@@ -240,17 +240,31 @@ def test_no_probe_ends_a_dump_and_workers_have_time_to_stop() -> None:
     see_that_every_queue_is_somebodys([" ".join(container(name)["command"]) for name in pods()])
 
 
+def see_that_it_tells_young_from_old(probe: list[str], path: Path, old: int) -> None:
+    """Fail unless a probe passes for a file that is young, and for none that is away or `old`, in seconds."""
+    assert subprocess.run(probe, capture_output=True, check=False).returncode == 1
+    path.touch()
+    assert subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    before = time.time() - old
+    os.utime(path, (before, before))
+    assert subprocess.run(probe, capture_output=True, check=False).returncode == 1
+
+
 def test_the_probe_of_workers_tells_a_heartbeat_from_none(tmp_path: Path) -> None:
     beat_file = container("larder-worker")["env"]
     (path,) = (one["value"] for one in beat_file if one["name"] == "LARDER_HEARTBEAT_FILE")
     command = container("larder-worker")["livenessProbe"]["exec"]["command"]
     command = [word.replace(path, str(tmp_path / "heartbeat")) for word in command]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
-    (tmp_path / "heartbeat").touch()
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    before = time.time() - 180
-    os.utime(tmp_path / "heartbeat", (before, before))
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    see_that_it_tells_young_from_old(command, tmp_path / "heartbeat", 180)
+
+
+def test_the_probe_of_beat_tells_whether_it_writes_its_schedule(tmp_path: Path) -> None:
+    one = container("larder-beat")
+    schedule = Path(one["command"][one["command"].index("--schedule") + 1])
+    command = [
+        word.replace(str(schedule.parent), str(tmp_path)) for word in one["livenessProbe"]["exec"]["command"]
+    ]
+    see_that_it_tells_young_from_old(command, tmp_path / f"{schedule.name}.dat", 660)
 
 
 def test_the_consoles_probes_ask_what_everybody_may_ask() -> None:

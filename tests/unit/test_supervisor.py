@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 
 from tests.processes import eventually, running
 
+ROOT = Path(__file__).parents[2]
+
 #: Runs a base and another, each a script of Python, and says how it went.
 SCRIPT = """
 import sys
@@ -21,7 +24,7 @@ from console import supervisor
 supervisor.PATIENCE = float(sys.argv[1])
 made = supervisor.Supervisor("base", sys.stderr)
 for number, name in enumerate(["base", "other", "third"][: len(sys.argv) - 2]):
-    made.add(name, [sys.executable, "-u", "-c", sys.argv[2 + number]], {"PATH": "", "LINE": "x; echo shell"})
+    made.add(name, [sys.executable, "-u", "-c", sys.argv[2 + number], name], {"PATH": "", "LINE": "x; echo shell"})
 made.loop()
 print(made.lost, made.killed)
 """
@@ -33,6 +36,18 @@ OBEYS = (
 )
 DEFIES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here'); time.sleep(60)"
 
+#: Starts many, the first of which signals before the last is there; says how it went. `sys.argv[1]` is its signal.
+MANY = """
+import sys
+from console.supervisor import Supervisor
+made = Supervisor("base", sys.stderr)
+for number in range(40):
+    told = f"kill -{sys.argv[1]} $PPID;" if number == 0 else ""
+    made.add(f"other {number}", ["sh", "-c", f"{told} exec sleep 60"], {"PATH": sys.argv[2]})
+made.loop()
+print(made.lost, made.killed)
+"""
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -43,13 +58,13 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(log: Path) -> Start:
-    def start(*scripts: str, patience: float = 30) -> subprocess.Popen[str]:
+    def start(*scripts: str, patience: float = 30, stderr: int | None = None) -> subprocess.Popen[str]:
         with log.open("w") as sink:
             return subprocess.Popen(
                 [sys.executable, "-c", SCRIPT, str(patience), *scripts],
-                cwd=Path(__file__).parents[2],
+                cwd=ROOT,
                 stdout=subprocess.PIPE,
-                stderr=sink,
+                stderr=stderr or sink,
                 text=True,
             )
 
@@ -81,6 +96,84 @@ def test_a_second_signal_ends_at_once(start: Start, log: Path) -> None:
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
     assert said == "None True\n"
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_a_signal_while_they_are_started_is_heard(name: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", MANY, name, os.environ["PATH"]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (found.stdout, "Traceback" in found.stderr) == ("None False\n", False)
+
+
+def test_a_terminal_that_is_closed_ends_all_in_order(start: Start, log: Path) -> None:
+    waits = OBEYS.replace("sys.exit(print('told'))", "(time.sleep(0.5), sys.exit(print('told late')))")
+    with running(start(OBEYS, waits)) as process:
+        eventually(lambda: log.read_text().count("here") == 2)
+        # A shell tells its jobs once more.
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        said, _ = process.communicate(timeout=30)
+    told = [line.split()[1] for line in log.read_text().splitlines() if "| told" in line]
+    assert (told, said) == (["other", "base"], "None False\n")
+
+
+def test_with_nohup_a_terminal_that_is_closed_ends_nothing(start: Start, log: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(
+            OBEYS, "import os, signal; os.kill(os.getppid(), signal.SIGHUP); print('sent');" + OBEYS
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with running(process):
+        eventually(lambda: log.read_text().count("here") == 2)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+    assert "| sent" in log.read_text()
+    assert said == "None False\n"
+
+
+def test_where_nobody_reads_the_lines_all_end_in_order(start: Start, tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    late = OBEYS.replace("print('told')", f"open({str(ends)!r}, 'a').write(sys.argv[1] + ' ')")
+    chatty = late.replace("time.sleep(60)", "[(print('line'), time.sleep(0.01)) for _ in range(6000)]")
+    with running(start(late, chatty, stderr=subprocess.PIPE)) as process:
+        assert process.stderr is not None
+        assert "here" in process.stderr.readline()
+        process.stderr.close()
+        process.stderr = None
+        said, _ = process.communicate(timeout=30)
+    assert said == "None False\n"
+    assert ends.read_text() == "other base "
+
+
+def test_what_is_held_is_held_until_the_last_has_ended(tmp_path: Path, log: Path) -> None:
+    with (tmp_path / "lock").open("w") as held, log.open("w") as sink:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        script = SCRIPT.replace("sys.stderr)", f"sys.stderr, held=[{held.fileno()}])")
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, "30", DEFIES],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+            pass_fds=[held.fileno()],
+        )
+    with running(process), (tmp_path / "lock").open() as another:
+        eventually(lambda: "here" in log.read_text())
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+        process.wait()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        child.kill()
+        fcntl.flock(another, fcntl.LOCK_EX)
 
 
 def test_patience_ends(start: Start, log: Path) -> None:
@@ -115,7 +208,7 @@ def test_one_that_cannot_be_started_ends_those_that_were(log: Path) -> None:
     )
     found = subprocess.run(
         [sys.executable, "-c", script, "30", DEFIES, OBEYS],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=30,
