@@ -40,7 +40,7 @@ demo-drill: .venv/.runtime ## from nothing to `proven`: a sample database, its b
 		../$(BIN)/larder backup && ../$(BIN)/larder drill
 
 test: .venv/.dev ## all tests, against real servers; ARGS='-k config -x' goes to pytest
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 test-compose: .venv/.dev ## docker-compose.yml in a real Docker, as root; images that cannot be pulled are made of Debian's packages
 	@sh tests/compose/stand_ins.sh

@@ -100,8 +100,8 @@ def test_flowers_own_login_goes_before(configure: Configure) -> None:
 
 
 def test_flowers_login_may_lie_in_a_file(configure: Configure, tmp_path: Path) -> None:
-    (tmp_path / "login").write_text("me:mine\n")
-    assert configure(FLOWER_BASIC_AUTH_FILE="login").basic_auth == ["me:mine"]
+    (tmp_path / "login").write_text("me:m1ne-pw\n")
+    assert configure(FLOWER_BASIC_AUTH_FILE="login").basic_auth == ["me:m1ne-pw"]
 
 
 def test_with_oauth_there_is_no_password(configure: Configure) -> None:
