@@ -68,27 +68,22 @@ def test_mail_that_was_taken_was_told_whatever_becomes_of_the_goodbye(mail: Noti
     assert len(server.messages) == 2
 
 
-def test_nothing_is_sent_once_it_was_given_up(
-    mail: Notifier, server: Mail, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("how", "seconds"),
+    [("slow", SHORT / 4), ("drips", SHORT / 20)],
+    ids=["slow answers", "an endless answer"],
+)
+def test_mail_is_not_sent_once_it_was_given_up(
+    mail: Notifier, server: Mail, how: str, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each answer comes in time, and all of them do not: it would arrive, and be told again."""
+    """Each answer, or each byte of one, comes in time, and all of them do not: it would arrive, and be told again."""
     monkeypatch.setattr(notifiers, "TIMEOUT", SHORT)
-    server.slow = SHORT / 4
+    setattr(server, how, seconds)
     with pytest.raises(UnreachableError, match="no answer within"):
         mail.send(FAILED)
     eventually(nobody_waits)
     eventually(lambda: server.open == 0)
     assert server.messages == []
-
-
-def test_mail_whose_answer_never_ends_leaves_nobody_waiting(
-    mail: Notifier, server: Mail, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notifiers, "TIMEOUT", SHORT)
-    server.drips = SHORT / 20
-    with pytest.raises(UnreachableError, match="no answer within"):
-        mail.send(FAILED)
-    eventually(nobody_waits)
 
 
 @pytest.mark.parametrize("word", ["apprise", "ping", "slack", "webhook"])

@@ -237,14 +237,21 @@ def names(live: Path) -> list[str]:
     return sorted(path.name for path in live.parent.iterdir() if path.is_file())
 
 
-def test_the_engine_finds_what_it_did_before_it_was_killed(
+@pytest.fixture
+def killed(
     loaded: tuple[Restorer, Content, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, content, live = loaded
+) -> tuple[Restorer, Content, Path]:
+    """The same, killed between the two steps of its swap."""
+    made, content, _ = loaded
     with monkeypatch.context() as dying:
         dying.setattr(Path, "rename", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             made.swap(content, "T1", Progress(), say)
+    return loaded
+
+
+def test_the_engine_finds_what_it_did_before_it_was_killed(killed: tuple[Restorer, Content, Path]) -> None:
+    made, content, live = killed
     assert (live.read_text(), made.swapped("T1", content.scratch)) == ('{"orders": []}', (False, None))
     first = made.swap(content, "T1", Progress(), say)
     assert first
@@ -261,14 +268,8 @@ def test_the_engine_finds_what_it_did_before_it_was_killed(
     assert names(live) == ["db.json"]
 
 
-def test_the_engine_takes_back_what_does_not_go_on(
-    loaded: tuple[Restorer, Content, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, content, live = loaded
-    with monkeypatch.context() as dying:
-        dying.setattr(Path, "rename", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            made.swap(content, "T1", Progress(), say)
+def test_the_engine_takes_back_what_does_not_go_on(killed: tuple[Restorer, Content, Path]) -> None:
+    made, _, live = killed
     assert len(names(live)) == 3
     assert made.drop_new()
     assert (names(live), live.read_text()) == (["db.json"], '{"orders": []}')
