@@ -189,7 +189,8 @@ def test_a_few_have_a_message_each(stand: Stand, channel: Web) -> None:
     # The first one by itself, and the others at one time.
     assert heads(channel)[0] == "Backup of db000 failed at start"
     assert sorted(heads(channel)) == [f"Backup of {name} failed at start" for name in NAMES[:4]]
-    assert all(any(run.id in text for text in channel.received) for run in runs)
+    told = dict(zip(heads(channel), channel.received, strict=True))
+    assert all(run.id in told[f"Backup of {run.database} failed at start"] for run in runs)
 
 
 def test_failures_that_come_one_by_one_for_hours_are_a_few_messages(stand: Stand, channel: Web) -> None:

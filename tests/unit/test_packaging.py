@@ -143,7 +143,8 @@ def test_the_development_lock_holds_the_runtimes_packages_in_the_same_versions()
     runtime, development = entries("runtime"), entries("dev")
     for name, (wanted, hashes) in runtime.items():
         held, held_hashes = development[name]
-        assert (held.specifier, held_hashes) == (wanted.specifier, hashes), name
+        assert (held.specifier, held.extras, held.url) == (wanted.specifier, wanted.extras, wanted.url), name
+        assert held_hashes == hashes, name
         for system, (os_name, platform_system) in SYSTEMS.items():
             here = {"sys_platform": system, "os_name": os_name, "platform_system": platform_system}
             assert applies(held, here) or not applies(wanted, here), (name, system)
