@@ -30,7 +30,8 @@ def _up(*, as_json: bool) -> int:
 @command("console")
 @click.option("--host", metavar="ADDRESS", help="Listen here, whatever larder.toml says.")
 @click.option("--port", type=click.IntRange(1, 65535), help="And at this port.")
-def _console(*, host: str | None, port: int | None, as_json: bool) -> int:
+@click.option("--flower-url", metavar="URL", help="Link to Flower there, unless larder.toml says where.")
+def _console(*, host: str | None, port: int | None, flower_url: str | None, as_json: bool) -> int:
     """Serve the page, the API and the metrics, until it is ended.
 
     For this machine only, at http://127.0.0.1:8000/, until LARDER_CONSOLE_PASSWORD is set or a proxy is configured
@@ -44,7 +45,7 @@ def _console(*, host: str | None, port: int | None, as_json: bool) -> int:
     """
     from console.web.serve import serve  # noqa: PLC0415 - brings the web's libraries, which no other command needs
 
-    return serve(host, port, as_json=as_json)
+    return serve(host, port, flower_url, as_json=as_json)
 
 
 @command("completion")

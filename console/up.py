@@ -129,7 +129,7 @@ def _supervisor(settings: Settings, doors: _Doors, folder: Path, lock: int, *, a
     made.add("beat", [*_CELERY, "beat", "--loglevel", "INFO"], environment)
     login = {_FLOWER_LOGIN + FILE: str(doors.flower_login)} if doors.flower_login else {}
     made.add("flower", [*_CELERY, "flower"], {**environment, **login})
-    made.add("console", [*_LARDER, "console"], environment)
+    made.add("console", [*_LARDER, "console", "--flower-url", _url(doors.flower)], environment)
     _say(doors, redis, as_json=as_json)
     return made
 
@@ -205,9 +205,13 @@ def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _url(address: tuple[str, int]) -> str:
+    return f"http://{_shown(*address)}/"
+
+
 def _say(doors: _Doors, redis: str | None, *, as_json: bool) -> None:
     """Where everything is."""
-    console, flower = (f"http://{_shown(*address)}/" for address in (doors.console, doors.flower))
+    console, flower = _url(doors.console), _url(doors.flower)
     if as_json:
         login = str(doors.flower_login) if doors.flower_login else None
         output.print_json({"console": console, "flower": flower, "flower_login": login, "redis": redis})

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import uvicorn
 
@@ -27,12 +28,18 @@ _STOP_SECONDS = 5
 _LAST_SECONDS = 1
 
 
-def serve(host: str | None, port: int | None, *, as_json: bool) -> int:
-    """Serve the console at `host` and `port`, or where the configuration says, until somebody ends it."""
+def serve(host: str | None, port: int | None, flower_url: str | None, *, as_json: bool) -> int:
+    """Serve the console at `host` and `port`, or where the configuration says, until somebody ends it.
+
+    `flower_url` is where Flower is, unless the configuration says that too.
+    """
     settings = context.settings()
     wanted = settings.console.model_copy(
         update={key: value for key, value in (("host", host), ("port", port)) if value is not None}
     )
+    if settings.console.flower_url is None:
+        shown = settings.console.model_copy(update={"flower_url": flower_url})
+        settings = replace(settings, console=shown)
     see_that_it_is_safe(settings, wanted.host)
     log.configure(settings.log_format, logging.INFO)
     for name in ("uvicorn.error", "alembic"):

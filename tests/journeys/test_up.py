@@ -71,6 +71,7 @@ def started() -> Iterator[list[Up]]:
             up.process.kill()
             for child in children:
                 child.kill()
+            up.process.wait()
 
 
 def get(url: str, login: str = "", data: bytes | None = None) -> tuple[int, str]:
@@ -97,6 +98,7 @@ def test_everything_comes_up_works_and_ends(house: House, started: list[Up]) -> 
 
     status, page = get(up.said["console"])
     assert (status, "shop" in page) == (200, True)
+    assert f'<a href="{up.said["flower"]}" rel="noreferrer">Flower</a>' in page
     health = json.loads(get(f"{up.said['console']}api/health?detailed=true")[1])
     assert health["status"] == "ok", health
 
