@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from larder.checked_writer import HINT, CheckedWriter, Encoded
 from larder.codecs import codec
 from larder.databases import Dump, Piece
 from larder.encoding import Encoding
-from larder.errors import IntegrityError, RefusedError
+from larder.errors import IntegrityError
 from larder.progress import Progress
-from larder.streams import Counted, HashedReader, chunks, digest, durable_file, pour, write_tar
-
-_HINT = "see the system's log for disk or memory errors"
+from larder.streams import (
+    Counted,
+    Hashed,
+    HashedReader,
+    chunks,
+    digest,
+    digest_file,
+    durable_file,
+    pour,
+    write_tar,
+)
 
 
 @dataclass(frozen=True)
@@ -41,63 +51,87 @@ class Artifact:
 
 def encode(
     dump: Dump, piece: Piece, source: Path, target: Path, wanted: Encoding, progress: Progress
-) -> None:
-    """Write what is at `source` in the spool to `target`, encoded as `wanted`; `progress` counts raw bytes.
+) -> File:
+    """Write what is at `source` in the spool to `target`, encoded as `wanted`, and prove that it decodes to the dump.
 
-    What already has that encoding is linked, not recoded; what has its compression is encrypted as it is. The result
-    is not trusted until `check` has read it.
-    """
-    if piece is dump.content and dump.form == "folder":
-        with durable_file(target) as sink, closing(wanted.writer(sink)) as encoded:
-            write_tar(source, cast(BinaryIO, Counted(encoded, progress)))
-        return
-    rest = wanted.after(piece.encoding)
-    if rest is not None and not rest.codecs:
-        os.link(source, target)
-        return
-    with source.open("rb") as stored, durable_file(target) as sink:
-        if rest is None:
-            with (
-                closing(codec(piece.encoding).reader(cast(BinaryIO, stored))) as plain,
-                closing(wanted.writer(sink)) as encoded,
-            ):
-                pour(plain, cast(BinaryIO, Counted(encoded, progress)))
-        else:
-            # Stored bytes stand for raw ones, as many as there are to each.
-            share = piece.raw_size / max(source.stat().st_size, 1)
-            with closing(rest.writer(sink)) as encoded:
-                passed = 0
-                for data in chunks(stored):
-                    encoded.write(data)
-                    passed += len(data)
-                    progress.reach(round(passed * share))
-
-
-def check(piece: Piece, target: Path, encoding: Encoding, progress: Progress) -> File:
-    """Read `target` from the disk, decode it to its end, and compare with what the dump saw.
-
-    `encoding` is the very one that wrote it, which alone can read it back. `progress` counts raw bytes. Raises
+    What already has that encoding is linked, not recoded; what has its compression is encrypted as it is. All else is
+    decoded while it is written. The file is then read from the disk, and has to be the very bytes that were decoded.
+    `wanted` has to be able to read back what it writes. `progress` counts raw bytes, and then those of the file. Raises
     `IntegrityError` when anything differs.
     """
-    with target.open("rb") as stored:
-        source = HashedReader(stored)
-        try:
-            with closing(encoding.reader(cast(BinaryIO, source))) as plain:
-                decoded = digest(plain, progress)
-        except RefusedError:
-            # The key that it was encrypted to is at hand, so it is not the key that is wrong.
-            raise IntegrityError(
-                f"unable to verify {target.name}: its header is not as it was written", _HINT
-            ) from None
-    size = target.stat().st_size
-    if source.hashed.size != size:
+    if piece is dump.content and dump.form == "folder":
+        encoded = _write(wanted, target, lambda sink: write_tar(source, sink), piece, progress)
+    else:
+        encoded = _encode_file(piece, source, target, wanted, progress)
+    progress.restart(encoded.size)
+    found = digest_file(target, progress)
+    if (found.size, found.sha256) != (encoded.size, encoded.sha256):
         raise IntegrityError(
-            f"unable to verify {target.name}: {size - source.hashed.size} bytes follow its end"
+            f"unable to verify {target.name}: {found.size} bytes with SHA-256 {found.sha256} came back from the disk, "
+            f"and {encoded.size} with {encoded.sha256} were written",
+            HINT,
         )
-    if (decoded.size, decoded.sha256) != (piece.raw_size, piece.raw_sha256):
+    return File(target.name, found.size, found.sha256, wanted.names, piece.raw_size, piece.raw_sha256)
+
+
+def _encode_file(piece: Piece, source: Path, target: Path, wanted: Encoding, progress: Progress) -> Encoded:
+    rest = wanted.after(piece.encoding)
+    if rest is None:
+        with (
+            source.open("rb") as stored,
+            closing(codec(piece.encoding).reader(cast(BinaryIO, stored))) as plain,
+        ):
+            return _write(wanted, target, lambda sink: pour(plain, sink), piece, progress)
+    there = piece.encoded or _found(piece, source, progress)
+    if not rest.codecs:
+        os.link(source, target)
+        return there
+    # Stored bytes stand for raw ones, as many as there are to each.
+    share = piece.raw_size / max(there.size, 1)
+    with (
+        source.open("rb") as stored,
+        durable_file(target) as sink,
+        CheckedWriter(target.name, rest, sink) as writer,
+    ):
+        for data in chunks(stored):
+            writer.write(data)
+            progress.reach(round(writer.raw.size * share))
+    _compare(writer.raw, source, there.size, there.sha256)
+    return writer.encoded
+
+
+def _write(
+    wanted: Encoding,
+    target: Path,
+    fill: Callable[[BinaryIO], None],
+    piece: Piece,
+    progress: Progress,
+) -> Encoded:
+    """Have `fill` write what the dump saw through `wanted`."""
+    with durable_file(target) as sink, CheckedWriter(target.name, wanted, sink) as writer:
+        fill(cast(BinaryIO, Counted(cast(BinaryIO, writer), progress)))
+    _compare(writer.raw, target, piece.raw_size, piece.raw_sha256)
+    return writer.encoded
+
+
+def _found(piece: Piece, source: Path, progress: Progress) -> Encoded:
+    """What has to be in a file of the spool that its engine has not decoded, which is done now."""
+    if not codec(piece.encoding).suffix:
+        return Encoded(piece.raw_size, piece.raw_sha256)
+    with source.open("rb") as stored:
+        read = HashedReader(stored)
+        with closing(codec(piece.encoding).reader(cast(BinaryIO, read))) as plain:
+            decoded = digest(plain, progress)
+        pour(cast(BinaryIO, read), cast(BinaryIO, Counted()))
+    _compare(decoded, source, piece.raw_size, piece.raw_sha256)
+    progress.restart(piece.raw_size)
+    return Encoded(read.hashed.size, read.hashed.sha256)
+
+
+def _compare(found: Hashed, path: Path, size: int, sha256: str) -> None:
+    if (found.size, found.sha256) != (size, sha256):
         raise IntegrityError(
-            f"unable to verify {target.name}: it decodes to {decoded.size} bytes with SHA-256 {decoded.sha256}, "
-            f"and the dump had {piece.raw_size} with {piece.raw_sha256}",
-            _HINT,
+            f"unable to verify {path.name}: it holds {found.size} bytes with SHA-256 {found.sha256}, "
+            f"and the dump had {size} with {sha256}",
+            HINT,
         )
-    return File(target.name, size, source.hashed.sha256, encoding.names, decoded.size, decoded.sha256)

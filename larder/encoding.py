@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from larder import codecs
 from larder.codecs import Cipher, Codec, codec
 from larder.errors import IntegrityError
-from larder.streams import CHUNK
 
 if TYPE_CHECKING:
     from larder.config import DatabaseSettings
@@ -63,10 +62,10 @@ class Encoding:
         opened = [source]
         for found in reversed(self.codecs):
             opened.append(found.reader(opened[-1]))
-        return cast(BinaryIO, io.BufferedReader(_Reader(opened[:0:-1]), CHUNK))
+        return cast(BinaryIO, _Reader(opened[:0:-1]))
 
 
-class _Nested(io.RawIOBase):
+class _Nested(io.IOBase):
     """The file of each codec: first the one that the caller's bytes go to, last the one beside sink or source."""
 
     def __init__(self, files: Sequence[BinaryIO]) -> None:
@@ -90,7 +89,7 @@ class _Nested(io.RawIOBase):
             raise failed
 
 
-class _Writer(_Nested):
+class _Writer(_Nested, io.RawIOBase):
     def writable(self) -> bool:
         return True
 
@@ -98,12 +97,15 @@ class _Writer(_Nested):
         return self._file.write(data)
 
 
-class _Reader(_Nested):
+class _Reader(_Nested, io.BufferedIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        return cast(io.BufferedReader, self._file).readinto(buffer)
+    def read(self, size: int | None = -1) -> bytes:
+        return cast(io.BufferedReader, self._file).read(size)
+
+    def read1(self, size: int = -1) -> bytes:
+        return cast(io.BufferedReader, self._file).read1(size)
 
 
 def encoding_of(database: DatabaseSettings) -> Encoding:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from larder.streams import CHUNK
 
 
-def _started(
+def started(
     work: Callable[[Line], None], line: Line, over: Callable[[BaseException | None], None]
 ) -> threading.Thread:
     """A thread that does `work`, and then says to `line` that it is over, and what it raised."""
@@ -32,39 +32,67 @@ def _started(
     return thread
 
 
-class Pushed(io.RawIOBase):
-    """A reader of the bytes that `work` puts into a line, in a thread of its own, at most `depth` pieces ahead.
+class Taken(io.BufferedIOBase):
+    """A reader of what is put into a line; `read1` gives pieces as they were put, without a copy.
 
-    What `work` raises is raised to the reader in its place, and again at every later read: a stream that failed
-    never seems to have ended. Closing ends the thread: its next `put` is told that nobody wants more.
+    What the other side failed with is raised to the reader in its place, and again at every later read: a stream that
+    failed never seems to have ended. Closing tells the other side that nobody wants more.
     """
 
-    def __init__(self, work: Callable[[Line], None], depth: int = 2) -> None:
+    def __init__(self, line: Line) -> None:
         super().__init__()
-        self._line = Line(depth)
+        self._line = line
         self._rest = memoryview(b"")
-        # The thread knows the line and not this reader, so that a reader which is let go of ends it.
-        self._thread = _started(work, self._line, self._line.end)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def read1(self, size: int = -1) -> bytes:
+        """The next bytes, at most `size` of them, and no more than one piece; nothing at the end."""
         if self.closed:
             # What was stopped on the way would seem to have ended.
             raise ValueError("unable to read: the file is closed")
         if not self._rest:
-            self._rest = memoryview(self._line.take())
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+            piece = self._line.take()
+            if 0 <= size < len(piece):
+                self._rest = memoryview(piece)
+            else:
+                return piece
+        end = len(self._rest) if size < 0 else size
+        given, self._rest = self._rest[:end], self._rest[end:]
+        return bytes(given)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next `size` bytes, or as many as there are till the end."""
+        wanted = -1 if size is None or size < 0 else size
+        found: list[bytes] = []
+        while wanted:
+            piece = self.read1(wanted)
+            if not piece:
+                break
+            found.append(piece)
+            wanted -= len(piece) if wanted > 0 else 0
+        return found[0] if len(found) == 1 else b"".join(found)
 
     def close(self) -> None:
-        if not self.closed:
-            self._line.stop()
-            self._thread.join()
-            super().close()
+        self._line.stop()
+        super().close()
+
+
+class Pushed(Taken):
+    """A reader of the bytes that `work` puts into a line, in a thread of its own, at most `depth` pieces ahead.
+
+    Closing ends the thread.
+    """
+
+    def __init__(self, work: Callable[[Line], None], depth: int = 2) -> None:
+        super().__init__(Line(depth))
+        # The thread knows the line and not this reader, so that a reader which is let go of ends it.
+        self._thread = started(work, self._line, self._line.end)
+
+    def close(self) -> None:
+        super().close()
+        self._thread.join()
 
 
 class ReadAhead(Pushed):
@@ -92,7 +120,7 @@ class WriteBehind(io.RawIOBase):
         super().__init__()
         self._line = Line(depth)
         self._held = bytearray()
-        self._thread = _started(work, self._line, self._line.stop)
+        self._thread = started(work, self._line, self._line.stop)
 
     def writable(self) -> bool:
         return True

@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,9 @@ TAIL = 8192
 #: Seconds between two looks at a command that moves nothing.
 TICK = 0.5
 
+#: Seconds that a pipe with room for 1 MiB is given to fill before it is read; one with less room, less.
+GATHER = 0.001
+
 #: What a command sees of the worker's environment: where things are, and Kerberos tickets; no secrets.
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH", "KRB5CCNAME", "KRB5_CONFIG")
 
@@ -44,6 +48,9 @@ _PR_SET_PDEATHSIG = 1
 # Loaded here, because after a fork nothing may be loaded.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", None)
+_F_GETPIPE_SZ = getattr(fcntl, "F_GETPIPE_SZ", None)
+#: What pipes hold where the system does not say.
+_SMALL_PIPE = 1 << 16
 
 
 class ProcessError(LarderError):
@@ -203,11 +210,16 @@ class Process:
         if self._popen.stdout is None:
             raise ValueError("the standard output of this process is thrown away")
         pipe = self._popen.stdout.fileno()
+        room = _room(pipe)
         poll = select.poll()
         poll.register(pipe, select.POLLIN | select.POLLHUP)
         while True:
             self._await(lambda: bool(poll.poll(TICK * 1000)))
-            data = os.read(pipe, CHUNK)
+            if _held(pipe) < room // 2:
+                # Programs write a few kilobytes at a time. Whoever reads each of them by itself keeps a core busy with
+                # nothing but waking up.
+                time.sleep(GATHER * room / CHUNK)
+            data = os.read(pipe, min(_held(pipe), CHUNK) or CHUNK)
             if not data:
                 return
             yield data
@@ -325,6 +337,16 @@ def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _room(pipe: int) -> int:
+    """Bytes that a pipe has room for."""
+    return _SMALL_PIPE if _F_GETPIPE_SZ is None else fcntl.fcntl(pipe, _F_GETPIPE_SZ)
+
+
+def _held(pipe: int) -> int:
+    """Bytes that wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _enlarge(pipe: int) -> None:

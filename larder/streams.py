@@ -80,8 +80,9 @@ class HashedReader:
 
 
 def chunks(source: IO[bytes]) -> Iterator[bytes]:
-    """Everything in `source`, `CHUNK` bytes at a time."""
-    while data := source.read(CHUNK):
+    """Everything in `source`, at most `CHUNK` bytes at a time, copied as seldom as it can be."""
+    read = getattr(source, "read1", source.read)
+    while data := read(CHUNK):
         yield data
 
 

@@ -25,9 +25,7 @@ def compress(work: Work) -> None:
         wanted = encoding_of(work.database)
         work.progress.restart(piece.raw_size)
         source = work.spool.path("dump") / piece.path
-        artifact.encode(dump, piece, source, folder / name, wanted, work.progress)
-        work.progress.restart(piece.raw_size)
-        return artifact.check(piece, folder / name, wanted, work.progress)
+        return artifact.encode(dump, piece, source, folder / name, wanted, work.progress)
 
     def make(folder: Path) -> Artifact:
         name = artifact_name(database.engine, work.run.stamp, dump.suffix, suffix)

@@ -8,7 +8,6 @@ the size. That is more than what gzip hands on.
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,7 +18,6 @@ from larder import secret
 from larder.codecs import Cipher
 from larder.errors import ConfigurationError, IntegrityError, RefusedError
 from larder.pipes import Line, Pushed, WriteBehind
-from larder.streams import CHUNK
 
 #: A private key, as pyrage has it. It prints as nothing but its type.
 Identity = Any
@@ -99,10 +97,7 @@ class Age(Cipher):
                 "unable to decode age: this host has no identity",
                 "name the file of one under identities in larder.toml",
             )
-        return cast(
-            BinaryIO,
-            io.BufferedReader(Pushed(functools.partial(_decrypt, self._identities, source)), CHUNK),
-        )
+        return cast(BinaryIO, Pushed(functools.partial(_decrypt, self._identities, source)))
 
 
 def check_recipient(text: str) -> str | None:

@@ -46,7 +46,7 @@ class Gzip(Codec):
 
     def reader(self, source: BinaryIO) -> BinaryIO:
         """A file to read plain bytes from, decoded by a thread ahead of the reading."""
-        return cast(BinaryIO, io.BufferedReader(ReadAhead(_decoded(source)), BLOCK))
+        return cast(BinaryIO, ReadAhead(_decoded(source)))
 
 
 class _Writer(io.RawIOBase):

@@ -83,7 +83,7 @@ class Zstd(Codec):
 
     def reader(self, source: BinaryIO) -> BinaryIO:
         """A file to read plain bytes from, decoded by a thread ahead of the reading."""
-        return cast(BinaryIO, io.BufferedReader(ReadAhead(_decoded(source)), BLOCKS << 17))
+        return cast(BinaryIO, ReadAhead(_decoded(source)))
 
 
 class _Writer(io.RawIOBase):

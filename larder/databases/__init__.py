@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from larder.checked_writer import Encoded
 from larder.codecs import Codec
 from larder.drilling import Scratch
 from larder.errors import ConfigurationError
@@ -66,6 +67,8 @@ class Piece:
     #: Bytes and hexadecimal SHA-256 after decoding (for a folder: of its tar, `larder.streams.write_tar`).
     raw_size: int
     raw_sha256: str
+    #: What lies there, where it was decoded and compared while it was written; None where that is still to be done.
+    encoded: Encoded | None = None
 
 
 @dataclass(frozen=True)

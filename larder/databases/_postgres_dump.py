@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import psycopg
 
+from larder.checked_writer import CheckedWriter
 from larder.codecs import Codec
 from larder.databases import Piece
 from larder.databases._postgres_client import Client
 from larder.databases._postgres_connection import child_conninfo, child_environment
 from larder.databases._postgres_snapshot import LOST_CLIENT_CHECK, Snapshot
+from larder.encoding import Encoding
 from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.process import Process, ProcessError, StalledError
 from larder.progress import Progress, human_size
 from larder.spool import disk_error
-from larder.streams import Hashed, durable_file, fsync_file, fsync_folder, write_tar
+from larder.streams import Counted, Hashed, durable_file, fsync_file, fsync_folder, write_tar
 
 if TYPE_CHECKING:
     from larder.config import DatabaseSettings
@@ -172,10 +174,10 @@ class Dumper:
         tool = Path(argv[0]).name
         head = tail = b""
         with self._explained(), durable_file(self._folder / path) as sink, self._process(argv) as process:
-            with codec.writer(sink) as encoded:
-                hashed = Hashed(encoded, progress)
+            with CheckedWriter(path, Encoding([codec]), sink) as encoded:
+                counted = Counted(cast(BinaryIO, encoded), progress)
                 for data in process.output():
-                    hashed.write(data)
+                    counted.write(data)
                     if len(head) < _END:
                         head += data[:_END]
                     tail = data[-_END:] if len(data) >= _END else (tail + data)[-_END:]
@@ -184,11 +186,11 @@ class Dumper:
         if marks[0] not in head or marks[1] not in tail:
             raise IntegrityError(
                 f"unable to dump database '{self._name}': {tool} said that it was done, and its output is not whole "
-                f"({human_size(hashed.size)}, no {'end' if marks[0] in head else 'beginning'})",
+                f"({human_size(counted.size)}, no {'end' if marks[0] in head else 'beginning'})",
                 f"see what {argv[0]} is",
             )
         fsync_folder(self._folder)
-        return Piece(path, codec.name, hashed.size, hashed.sha256)
+        return Piece(path, codec.name, encoded.raw.size, encoded.raw.sha256, encoded.encoded)
 
     def _check_directory(self, target: Path) -> None:
         """Read all of it back with pg_restore, and see that no file which it names is missing or empty."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -12,12 +13,13 @@ import pyrage
 import pytest
 
 from larder import artifact, codecs
+from larder.checked_writer import Encoded
 from larder.codecs import codec
 from larder.databases import Dump, Piece
 from larder.encoding import Encoding
 from larder.errors import IntegrityError
 from larder.progress import Progress
-from larder.streams import Hashed, digest_file, write_tar
+from larder.streams import Hashed, digest, digest_file, durable_file, write_tar
 
 RECIPIENT = str(pyrage.x25519.Identity.generate().to_public())
 
@@ -63,9 +65,8 @@ def test_any_encoding_becomes_any_other(
 ) -> None:
     dump, source = stored(tmp_path, found)
     target, wanted = tmp_path / "artifact", encoding(word, *encrypted)
-    artifact.encode(dump, dump.content, source, target, wanted, Progress())
+    file = artifact.encode(dump, dump.content, source, target, wanted, Progress())
     assert (target.stat().st_ino == source.stat().st_ino) == (found == word and not encrypted)
-    file = artifact.check(dump.content, target, wanted, Progress())
     assert file.encoding == tuple(name for name in (word, *encrypted) if name != "none")
     on_disk = digest_file(target)
     assert (file.name, file.size, file.sha256) == ("artifact", on_disk.size, on_disk.sha256)
@@ -81,7 +82,7 @@ def test_what_is_compressed_already_is_encrypted_as_it_is(tmp_path: Path) -> Non
     artifact.encode(dump, dump.content, source, target, wanted, progress)
     with target.open("rb") as sealed, Encoding(wanted.codecs[1:]).reader(sealed) as opened:
         assert opened.read() == source.read_bytes()
-    assert progress.done == len(TEXT)
+    assert progress.done == target.stat().st_size
 
 
 def test_a_harder_compression_of_the_same_name_is_not_taken_for_done(tmp_path: Path) -> None:
@@ -89,16 +90,6 @@ def test_a_harder_compression_of_the_same_name_is_not_taken_for_done(tmp_path: P
     target, wanted = tmp_path / "artifact", Encoding([codec("zstd", level=12)])
     artifact.encode(dump, dump.content, source, target, wanted, Progress())
     assert target.stat().st_ino != source.stat().st_ino
-    artifact.check(dump.content, target, wanted, Progress())
-
-
-def test_only_the_encoding_that_made_it_can_check_it(tmp_path: Path) -> None:
-    """The key that an artifact is checked with is nowhere but in that encoding."""
-    dump, source = stored(tmp_path, "gzip")
-    target = tmp_path / "artifact"
-    artifact.encode(dump, dump.content, source, target, encoding("gzip", "age"), Progress())
-    with pytest.raises(IntegrityError, match="its header is not as it was written"):
-        artifact.check(dump.content, target, encoding("gzip", "age"), Progress())
 
 
 def test_a_folder_becomes_one_tar(tmp_path: Path) -> None:
@@ -109,11 +100,23 @@ def test_a_folder_becomes_one_tar(tmp_path: Path) -> None:
     seen = Hashed()
     write_tar(folder, cast(BinaryIO, seen))
     dump = dump_of(Piece(folder.name, "none", seen.size, seen.sha256), form="folder")
-    progress = Progress()
     wanted = encoding("gzip", "age")
-    artifact.encode(dump, dump.content, folder, tmp_path / "artifact", wanted, progress)
-    assert progress.done == seen.size
-    assert artifact.check(dump.content, tmp_path / "artifact", wanted, Progress()).raw_size == seen.size
+    made = artifact.encode(dump, dump.content, folder, tmp_path / "artifact", wanted, Progress())
+    assert made.raw_size == seen.size
+    with (tmp_path / "artifact").open("rb") as stored_now, wanted.reader(stored_now) as decoded:
+        assert digest(decoded).sha256 == seen.sha256
+
+
+def test_a_folder_that_is_not_what_the_dump_saw_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "dump.dir"
+    folder.mkdir()
+    (folder / "1.dat").write_bytes(TEXT)
+    seen = Hashed()
+    write_tar(folder, cast(BinaryIO, seen))
+    dump = dump_of(Piece(folder.name, "none", seen.size, seen.sha256), form="folder")
+    (folder / "1.dat").write_bytes(TEXT[:-1] + b"!")
+    with pytest.raises(IntegrityError, match="and the dump had"):
+        artifact.encode(dump, dump.content, folder, tmp_path / "artifact", encoding("gzip"), Progress())
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -127,28 +130,57 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("encrypted", [(), (codecs.ENCRYPTION,)], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("known", [True, False], ids=["decoded while written", "not yet decoded"])
+@pytest.mark.parametrize("words", [("gzip",), ("zstd",), ("none",), ("gzip", "age")], ids="+".join)
 @pytest.mark.parametrize("word", codecs.compressions())
-def test_damage_is_found(tmp_path: Path, word: str, encrypted: tuple[str, ...], damage: str) -> None:
+def test_damage_in_the_spool_is_found(
+    tmp_path: Path, word: str, words: tuple[str, ...], known: bool, damage: str
+) -> None:
     dump, source = stored(tmp_path, word)
-    target, wanted = tmp_path / "artifact", encoding(word, *encrypted)
-    artifact.encode(dump, dump.content, source, target, wanted, Progress())
-    target.write_bytes(DAMAGE[damage](target.read_bytes()))
+    if known:
+        there = digest_file(source)
+        dump = dump_of(replace(dump.content, encoded=Encoded(there.size, there.sha256)))
+    source.write_bytes(DAMAGE[damage](source.read_bytes()))
     with pytest.raises(IntegrityError):
-        artifact.check(dump.content, target, wanted, Progress())
+        artifact.encode(dump, dump.content, source, tmp_path / "artifact", encoding(*words), Progress())
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("words", [("gzip",), ("zstd",), ("none",), ("gzip", "age")], ids="+".join)
+def test_a_disk_that_gives_back_something_else_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], damage: str
+) -> None:
+    @contextmanager
+    def altered(path: Path) -> Iterator[BinaryIO]:
+        with durable_file(path) as sink:
+            yield sink
+        path.write_bytes(DAMAGE[damage](path.read_bytes()))
+
+    # From another encoding than any that is wanted, so that nothing is linked.
+    other = "zstd" if words[0] == "gzip" else "gzip"
+    dump, source = stored(tmp_path, other)
+    monkeypatch.setattr(artifact, "durable_file", altered)
+    with pytest.raises(IntegrityError, match="came back from the disk"):
+        artifact.encode(dump, dump.content, source, tmp_path / "artifact", encoding(*words), Progress())
 
 
 def test_another_dump_in_its_place_is_found(tmp_path: Path) -> None:
     dump, source = stored(tmp_path, "gzip")
     other = replace(dump.content, raw_sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="it decodes to"):
-        artifact.check(other, source, encoding("gzip"), Progress())
+    with pytest.raises(IntegrityError, match="and the dump had"):
+        artifact.encode(dump, other, source, tmp_path / "artifact", encoding("gzip"), Progress())
 
 
-def test_progress_counts_raw_bytes(tmp_path: Path) -> None:
+def test_progress_counts_raw_bytes_and_then_those_of_the_file(tmp_path: Path) -> None:
     dump, source = stored(tmp_path, "none")
-    wanted = encoding("zstd")
-    writing, checking = Progress(), Progress()
-    artifact.encode(dump, dump.content, source, tmp_path / "artifact", wanted, writing)
-    artifact.check(dump.content, tmp_path / "artifact", wanted, checking)
-    assert (writing.done, checking.done) == (len(TEXT), len(TEXT))
+    told: list[tuple[int, int | None]] = []
+
+    class Noted(Progress):
+        def restart(self, total: int | None = None) -> None:
+            told.append((self.done, self.total))
+            super().restart(total)
+
+    progress = Noted(total=len(TEXT))
+    made = artifact.encode(dump, dump.content, source, tmp_path / "artifact", encoding("zstd"), progress)
+    assert told == [(len(TEXT), len(TEXT))]
+    assert (progress.done, progress.total) == (made.size, made.size)

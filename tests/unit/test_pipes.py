@@ -58,10 +58,29 @@ def test_an_error_comes_after_what_was_before_it_and_stays() -> None:
         raise ValueError("damaged")
 
     with ReadAhead(pieces()) as reader:
-        assert reader.read(10) == b"good"
+        assert reader.read1(10) == b"good"
         for _ in range(3):
             with pytest.raises(ValueError, match="damaged"):
                 reader.read(10)
+
+
+def test_reading_gives_what_was_asked_for_wherever_the_pieces_end() -> None:
+    with ReadAhead(iter([b"abc", b"defg", b"", b"h", b"ijk"])) as reader:
+        assert reader.read1(2) == b"ab"
+        assert reader.read1() == b"c"
+        assert reader.read(0) == b""
+        assert reader.read(6) == b"defghi"
+        into = bytearray(1)
+        assert (reader.readinto(into), into) == (1, b"j")
+        assert reader.read() == b"k"
+        assert reader.read(5) == reader.read1(5) == b""
+
+
+def test_a_piece_is_given_as_it_was_put() -> None:
+    piece = bytes(CHUNK)
+    with ReadAhead(iter([piece, piece])) as reader:
+        assert reader.read1(CHUNK) is piece
+        assert reader.read(CHUNK) is piece
 
 
 def close(reader: ReadAhead) -> None:
@@ -97,7 +116,7 @@ def test_what_is_pushed_is_read_and_its_error_after_it() -> None:
         raise ValueError("damaged")
 
     with Pushed(work) as reader:
-        assert reader.read(4) + reader.read(4) == b"one two"
+        assert reader.read(4) + reader.read1(4) == b"one two"
         with pytest.raises(ValueError, match="damaged"):
             reader.read(1)
 
