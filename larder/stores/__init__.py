@@ -6,7 +6,8 @@ The contract, which `tests/contracts/test_stores.py` holds every store to. Keys 
 - `put` is all or nothing: until it returns, no reader sees the key. When it returns, the bytes have been read back,
   or vouched for by the SHA-256 of a server that was seen to refuse a wrong one. Putting the same content again is fine
   and cheap; putting other content under a key that exists raises `IntegrityError` and changes nothing. What a `put`
-  that was killed has left is never listed; another `put` of the same content goes on from there where it can.
+  that was killed has left is never listed; another `put` of the same content goes on from there where it can. Nobody
+  writes to the file that was put any more: a store on the same disk may keep that very file.
 - `open` gives the bytes, or raises `NotFoundError`. A stream that broke off never seems to have ended.
 - `size` gives the size in bytes, or None where the key does not exist.
 - `sizes` gives every key below a folder with its size, sorted; hidden names (a leading dot) are not ours and are not

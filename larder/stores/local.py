@@ -1,8 +1,8 @@
 """local: a folder on this machine, or one that is mounted.
 
-A file is written under a hidden name, forced to the disk, dropped from the system's memory, read back, and only then
-given its own name by a hard link, which the system refuses where the name exists. So no reader ever sees half a
-file, and no writer ever replaces another's.
+A file is written under a hidden name (or linked there, where it lies on the same disk already), forced to the disk,
+dropped from the system's memory, read back, and only then given its own name by a hard link, which the system refuses
+where the name exists. So no reader ever sees half a file, and no writer ever replaces another's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REFUSED = {
     errno.ENAMETOOLONG,
 }
 _HANDLES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-#: What file systems without hard links say: FAT, some network mounts.
+#: What is said where no hard link can be: by FAT, by some network mounts, of another disk or another user's file.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -119,7 +119,8 @@ class Local(Store):
                 return
             partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}")
             try:
-                _copy(source, partial, size, sha256, progress)
+                if not _linked(source, partial, progress):
+                    _copy(source, partial, size, sha256, progress)
                 _read_back(partial, path, size, sha256)
                 self._publish(partial, path, size, sha256)
             finally:
@@ -248,6 +249,38 @@ def open_store(settings: LocalSettings) -> Local:
     return Local(settings.name, settings.path)
 
 
+def _linked(source: Path, partial: Path, progress: Progress | None) -> bool:
+    """Have `partial` be a second name of `source`, all of it on the disk and not in memory, where that can be done.
+
+    Only where `source` has no other name yet, so that two stores on one disk hold two copies: what is lost of one is
+    then not lost of the other. Whoever calls removes its own name, and writes to the file no more.
+    """
+    if source.is_symlink():
+        return False
+    try:
+        os.link(source, partial)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        state = os.fstat(descriptor)
+        if state.st_nlink > 2:
+            partial.unlink()
+            return False
+        os.fsync(descriptor)
+        os.fchmod(descriptor, 0o600)
+        # It came here now, as a copy would have: `STALE` and other people's scripts go by that.
+        os.utime(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+    if progress is not None:
+        progress.add(state.st_size)
+    return True
+
+
 def _copy(source: Path, partial: Path, size: int, sha256: str, progress: Progress | None) -> None:
     with source.open("rb") as content, durable_file(partial) as sink:
         written = Hashed(sink, progress)
@@ -267,7 +300,7 @@ def _read_back(partial: Path, path: Path, size: int, sha256: str) -> None:
     if (found.size, found.sha256) != (size, sha256):
         raise IntegrityError(
             f"unable to keep {path}: {found.size} bytes with SHA-256 {found.sha256} came back from the disk, "
-            f"and {size} with {sha256} were written",
+            f"and it should have {size} with {sha256}",
             "see the system's log for disk or memory errors",
         )
 

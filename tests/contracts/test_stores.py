@@ -10,8 +10,10 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +62,8 @@ def put(store: Store, tmp_path: Path) -> Callable[..., None]:
 
     def put_bytes(key: str, content: bytes, progress: Progress | None = None) -> None:
         source = tmp_path / f"source.{threading.get_ident()}"
+        # Another file each time: a store may keep the very one that it was given.
+        source.unlink(missing_ok=True)
         source.write_bytes(content)
         store.put(key, source, hashlib.sha256(content).hexdigest(), progress)
 
@@ -289,8 +293,62 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_file_on_the_same_disk_is_kept_as_it_is(local: Local, folder: Path, source: Path) -> None:
+    source.chmod(0o640)
+    os.utime(source, (0, 0))
+    local.put(KEY, source, SHA256)
+    kept = (folder / KEY).stat()
+    assert kept.st_ino == source.stat().st_ino
+    assert stat.S_IMODE(kept.st_mode) == 0o600
+    assert time.time() - kept.st_mtime < STALE
+    source.unlink()
+    assert content_of(local, KEY) == CONTENT
+
+
+def test_two_stores_on_one_disk_hold_two_copies(
+    local: Local, folder: Path, source: Path, tmp_path: Path
+) -> None:
+    other = Local("other", tmp_path / "other")
+    local.put(KEY, source, SHA256)
+    other.put(KEY, source, SHA256)
+    assert (folder / KEY).stat().st_ino != (tmp_path / "other" / KEY).stat().st_ino
+    (folder / KEY).write_bytes(b"damaged")
+    assert content_of(other, KEY) == CONTENT
+
+
+def test_a_file_on_another_disk_is_copied(local: Local, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        source = Path(memory) / "source"
+        source.write_bytes(CONTENT)
+        assert source.stat().st_dev != folder.parent.parent.stat().st_dev
+        local.put(KEY, source, SHA256)
+    assert content_of(local, KEY) == CONTENT
+
+
+def test_a_link_is_not_kept_in_place_of_what_it_leads_to(local: Local, folder: Path, source: Path) -> None:
+    link = source.with_name("link")
+    link.symlink_to(source)
+    local.put(KEY, link, SHA256)
+    assert not (folder / KEY).is_symlink()
+    assert content_of(local, KEY) == CONTENT
+
+
+@pytest.mark.parametrize("names", [1, 2], ids=["linked", "copied"])
+def test_a_source_that_is_not_what_it_should_be_leaves_nothing(
+    local: Local, folder: Path, source: Path, names: int
+) -> None:
+    if names > 1:
+        os.link(source, source.with_name("second"))
+    with pytest.raises(IntegrityError, match="should have"):
+        local.put(KEY, source, "0" * 64)
+    assert everything_in(folder) == []
+    assert source.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("room", [0, 1_000_000, len(CONTENT) - 1])
 def test_a_full_disk_is_told_and_leaves_nothing(local: Local, folder: Path, source: Path, room: int) -> None:
+    # A file with two names is copied.
+    os.link(source, source.with_name("second"))
     with (
         files_of_at_most(room),
         pytest.raises(ExhaustedError, match=r"unable to keep .*shop/backup.* free\n"),
