@@ -118,11 +118,16 @@ class Snapshot:
         self._exclude = exclude
         self._counter: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._described: dict[str, Any] = {}
-        self._counted: dict[str, dict[str, Any]] = {}
+        #: The database as a whole, for the fingerprint: with `catalog`, what is in it beside `objects`; and where rows
+        #: were read, `configuration`, those of extensions' configuration tables, and `large_objects`.
+        self.described: dict[str, Any] = {}
+        #: Everything in the database by kind and name, with its definition, but what is left out.
+        self.objects: dict[str, str] = {}
+        #: `rows` of each table, and `content` where it was hashed.
+        self.counted: dict[str, dict[str, Any]] = {}
         self._large_objects: tuple[int, str] | None = None
         self._configuration: dict[str, dict[str, Any]] = {}
-        self._hashed = False
+        self._rows = self._hashed = False
         self._largest: int | None = None
         #: What the fingerprint does not say; a line each.
         self.not_covered: list[str] = []
@@ -192,29 +197,16 @@ class Snapshot:
         if not self.tables:
             self.warnings.append("the database holds no table")
 
-    def describe(self) -> dict[str, Any]:
-        """The database as a whole, for the fingerprint. To be called before `count()`, which keeps the connection.
-
-        With `catalog`, what is in it beside `objects()`; and, once `counted()` has ended, `configuration`, the rows of
-        extensions' configuration tables, and `large_objects`, where they were hashed.
-        """
-        try:
-            self._described = _postgres_facts.describe(self._connection)
-        except psycopg.Error as error:
-            raise self._unable(error) from None
+    def _describe(self) -> None:
+        self.described = _postgres_facts.describe(self._connection)
         found = self._fingerprinted("the rarer objects and details", _postgres_catalog.read)
         if found is not None:
-            self._described["catalog"], unread = found
+            self.described["catalog"], unread = found
             self.not_covered += unread
-        return self._described
-
-    def objects(self) -> dict[str, str]:
-        """Everything in the database by kind and name, with its definition, but what is left out. Before `count()`."""
-        found = self._fingerprinted("definitions", _postgres_objects.catalog)
-        return found or {}
+        self.objects = self._fingerprinted("definitions", _postgres_objects.catalog) or {}
 
     def positions(self) -> dict[str, list[Any]]:
-        """Where sequences are now, which no snapshot holds. Not while rows are counted."""
+        """Where sequences are now, which no snapshot holds. Not between `begin_reading` and `finish_reading`."""
         found, unread = self._fingerprinted(
             "the positions of sequences", _postgres_catalog_positions.positions
         ) or (
@@ -257,25 +249,26 @@ class Snapshot:
         """The tables that this role may not read wholly, which pg_dump will stop at."""
         return [table.name for table in self.tables if not table.is_readable]
 
-    def count(self, *, hashed: bool = False, largest: int | None = None) -> None:
-        """Begin to count the rows of each table, in a thread; and, if `hashed`, to hash what is in them.
+    def begin_reading(self, *, rows: bool, hashed: bool = False, largest: int | None = None) -> None:
+        """Begin to read what the fingerprint is made of, in a thread that keeps the connection meanwhile.
 
-        Tables of more than `largest` bytes are counted only.
+        The database as a whole and its objects; if `rows`, how many there are in each table; and, if `hashed`, what is
+        in them. Tables of more than `largest` bytes are counted only.
         """
-        self._hashed, self._largest = hashed, largest
-        self._counter = threading.Thread(target=self._count, name=f"count {self._name}", daemon=True)
+        self._rows, self._hashed, self._largest = rows, hashed, largest
+        self._counter = threading.Thread(target=self._read_all, name=f"count {self._name}", daemon=True)
         self._counter.start()
 
     def check(self) -> None:
-        """Raise what has gone wrong with counting, if anything has."""
+        """Raise what has gone wrong with reading, if anything has."""
         if self._failure is not None:
             if isinstance(self._failure, psycopg.Error):
                 raise self._unable(self._failure) from None
             raise self._failure
 
-    def counted(self, stall_seconds: float) -> dict[str, dict[str, Any]]:
-        """`rows` of each table, and `content` where it was hashed, waited for; a table may take `stall_seconds`."""
-        assert self._counter is not None, "count() comes first"  # noqa: S101
+    def finish_reading(self, stall_seconds: float) -> None:
+        """Wait for the end of reading; a table may take `stall_seconds`. Then there are `described` and so on."""
+        assert self._counter is not None, "begin_reading() comes first"  # noqa: S101
         seen, since = self._seen, time.monotonic()
         while self._counter.is_alive():
             self._counter.join(0.5)
@@ -287,31 +280,37 @@ class Snapshot:
                     'row_counts = "off" does without',
                 )
         self.check()
-        self._described["configuration"] = self._configuration
+        if not self._rows:
+            return
+        self.described["configuration"] = self._configuration
         if self._large_objects is not None:
             count, content = self._large_objects
-            self._described["large_objects"] = {"count": count, "content": content}
-        return dict(self._counted)
+            self.described["large_objects"] = {"count": count, "content": content}
 
     @property
     def _seen(self) -> tuple[int, int, tuple[int, str] | None]:
         """Something that changes while the server gets on with counting."""
-        return len(self._counted), len(self._configuration), self._large_objects
+        return len(self.counted), len(self._configuration), self._large_objects
 
-    def _count(self) -> None:
+    def _read_all(self) -> None:
         try:
-            for table in self.tables:
-                if self._stop.is_set():
-                    return
-                # On a standby there are no rows in what pg_dump writes.
-                found = {"rows": 0} if table.is_hollow else self._read(table)
-                whole = self._wholes.get(table.oid)
-                self._counted[table.name] = {**found, **({"partition_of": whole} if whole else {})}
-            self._read_configuration()
-            if self._hashed:
-                self._read_large_objects()
+            self._describe()
+            if self._rows:
+                self._count()
         except Exception as error:  # noqa: BLE001 - raised again by check(), in the thread that waits for it
             self._failure = error
+
+    def _count(self) -> None:
+        for table in self.tables:
+            if self._stop.is_set():
+                return
+            # On a standby there are no rows in what pg_dump writes.
+            found = {"rows": 0} if table.is_hollow else self._read(table)
+            whole = self._wholes.get(table.oid)
+            self.counted[table.name] = {**found, **({"partition_of": whole} if whole else {})}
+        self._read_configuration()
+        if self._hashed:
+            self._read_large_objects()
 
     def _read(self, table: Relation) -> dict[str, Any]:
         if not self._hashed:

@@ -117,20 +117,20 @@ class PostgresDatabase(Database):
             with Snapshot(self.name, connection, self.settings.exclude) as snapshot:
                 say("Backing up PostgreSQL database...")
                 dumper = Dumper(self.name, self.settings, client, connection, snapshot, folder, progress)
-                described = snapshot.describe()
-                objects, before = snapshot.objects(), snapshot.positions()
+                before = snapshot.positions()
                 level = self.settings.fingerprint_level
-                if level != "schema":
-                    snapshot.count(hashed=level == "content", largest=self.settings.content_up_to)
+                snapshot.begin_reading(
+                    rows=level != "schema", hashed=level == "content", largest=self.settings.content_up_to
+                )
                 directory = self.settings.format == "directory"
                 content = dumper.directory() if directory else dumper.plain(codec)
-                counted = snapshot.counted(self.settings.stall_timeout) if level != "schema" else {}
+                snapshot.finish_reading(self.settings.stall_timeout)
                 fingerprint = {
                     "level": level,
                     "row_counts": self.settings.row_counts,
-                    "tables": {table.name: counted.get(table.name, {}) for table in snapshot.tables},
-                    "database": described,
-                    **({"schema": objects} if objects else {}),
+                    "tables": {table.name: snapshot.counted.get(table.name, {}) for table in snapshot.tables},
+                    "database": snapshot.described,
+                    **({"schema": snapshot.objects} if snapshot.objects else {}),
                     "sequences": _moved(before, snapshot.positions()),
                     "not_covered": snapshot.not_covered,
                 }
