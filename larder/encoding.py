@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -102,10 +102,12 @@ class _Reader(_Nested, io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        return cast(io.BufferedReader, self._file).read(size)
+        return self._file.read(-1 if size is None else size)
 
     def read1(self, size: int = -1) -> bytes:
-        return cast(io.BufferedReader, self._file).read1(size)
+        # The contract of codecs asks for no such method.
+        read: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
+        return read(size)
 
 
 def encoding_of(database: DatabaseSettings) -> Encoding:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyrage
 import pytest
@@ -24,6 +24,7 @@ from larder.codecs.age import Age
 from larder.config import DatabaseSettings
 from larder.encoding import Encoding, decoding, encoding_of
 from larder.errors import ConfigurationError, IntegrityError, RefusedError
+from larder.streams import chunks
 
 KEY = pyrage.x25519.Identity.generate()
 RECIPIENT = str(KEY.to_public())
@@ -338,3 +339,28 @@ def test_identities_are_paths_from_the_file_on(tmp_path: Path, monkeypatch: pyte
     found = config.load({"LARDER_CONFIG": "etc/larder.toml"})
     # There need be no such files: other hosts may read the same configuration.
     assert found.identities == (tmp_path / "etc" / "key.txt", Path("/keys/other"))
+
+
+def test_a_codec_whose_reader_reads_and_nothing_more_is_read_all_the_same() -> None:
+    class Bare(type(codec("gzip"))):  # type: ignore[misc]
+        def reader(self, source: BinaryIO) -> BinaryIO:
+            inner = super().reader(source)
+
+            class Reader(io.RawIOBase):
+                def readable(self) -> bool:
+                    return True
+
+                def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+                    return inner.readinto(buffer)
+
+                def close(self) -> None:
+                    inner.close()
+                    super().close()
+
+            return cast(BinaryIO, Reader())
+
+    encoding, sink = Encoding([Bare()]), io.BytesIO()
+    with encoding.writer(sink) as writer:
+        writer.write(b"content" * 1000)
+    with encoding.reader(io.BytesIO(sink.getvalue())) as reader:
+        assert b"".join(chunks(reader)) == b"content" * 1000
