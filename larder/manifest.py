@@ -169,11 +169,15 @@ class Manifest:
             raise IntegrityError(
                 f"unable to read manifest: backup '{found.backup}' is not one of database '{found.database}'"
             )
-        _check_bytes(found, data)
+        _check_once(found, data)
         return found
 
 
 _ADAPTER = TypeAdapter(Manifest)
+
+#: The SHA-256 of manifests that are signed and in their one spelling, of which so many are remembered: 2 MB at most.
+_good: set[bytes] = set()
+_MOST_GOOD = 20_000
 
 
 def manifest_of(
@@ -271,6 +275,20 @@ def _text_of(parts: dict[str, str]) -> bytes:
 def _signed_text(parts: dict[str, str]) -> bytes:
     """What is signed: the text of everything but the signature."""
     return _text_of({key: part for key, part in parts.items() if key != "signature"})
+
+
+def _check_once(manifest: Manifest, data: bytes) -> None:
+    """The same as `_check_bytes`, of bytes that this process has not seen to be good: those stay so.
+
+    It takes most of the time that a manifest is read in, and each rotation reads all that a database has.
+    """
+    digest = hashlib.sha256(data).digest()
+    if digest in _good:
+        return
+    _check_bytes(manifest, data)
+    if len(_good) >= _MOST_GOOD:
+        _good.clear()
+    _good.add(digest)
 
 
 def _check_bytes(manifest: Manifest, data: bytes) -> None:

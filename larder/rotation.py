@@ -162,6 +162,8 @@ def discard_orphans(found: Rotation, ledger: Ledger) -> list[str]:
     Only those of runs that are over, whose copy was never whole in this store, or was deleted on purpose. Where a
     manifest has vanished otherwise, what is left may be all that there is of a backup. Raises what the store raises.
     """
+    if not found.foreign:
+        return []
     stamps = {posixpath.basename(key).partition(".")[0][-_STAMP:] for key in found.foreign}
     artifacts = ledger.losses.orphans(found.database.name, found.store.name, stamps)
     known = [*artifacts, *map(sidecar_name, artifacts)]

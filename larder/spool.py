@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -63,7 +63,7 @@ class Spool:
             make_private(folder)
             facts = make(folder)
             with durable_file(folder / _FACTS) as sink:
-                sink.write(TypeAdapter(kind).dump_json(facts))
+                sink.write(_adapter(kind).dump_json(facts))
             fsync_folder(folder)
             return self._commit(step, folder, kind, facts)
         except OSError as error:
@@ -102,7 +102,7 @@ class Spool:
     def _read(self, step: str, kind: type[Facts]) -> Facts | None:
         path = self.path(step) / _FACTS
         try:
-            return TypeAdapter(kind).validate_json(path.read_bytes())
+            facts = _adapter(kind).validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -110,6 +110,15 @@ class Spool:
                 f"unable to read {path}: {error.error_count()} mistakes",
                 "start a new backup of this database",
             ) from None
+        return facts
+
+
+#: What reads and writes facts of each kind. One takes half a millisecond to make, and a chain asks twelve times.
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Facts]) -> TypeAdapter[Facts]:
+    return _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
 
 
 def free_bytes(folder: Path) -> int:
