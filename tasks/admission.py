@@ -38,9 +38,11 @@ def room_for(run: Run) -> Room | None:
 def see_that_it_fits(settings: Settings, database: DatabaseSettings, spool: Spool) -> None:
     """Raise `ExhaustedError` where the spool has no room for as much as the database's last backup took there."""
     needed = _needed(database)
+    if needed is None:
+        return
     used = sum(Spool(settings.spool_dir, folder.name).size for folder in run_folders(settings.spool_dir))
     free = _free(settings, used - spool.size)
-    if needed is None or needed <= free:
+    if needed <= free:
         return
     limited = settings.spool_limit is not None and free < free_bytes(settings.spool_dir)
     raise ExhaustedError(
@@ -54,6 +56,8 @@ def see_that_it_fits(settings: Settings, database: DatabaseSettings, spool: Spoo
 def send_next(run: Run) -> None:
     """Send a dump that has waited for this one to end; whoever is not sent now, the guard sends."""
     admission, settings = context.ledger().admission, context.settings()
+    if not admission.anybody_waits():
+        return
     if run.server is not None:
         free = settings.dumps_per_server - admission.serves(run.server)
         _send("server", run.server, free)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from larder import anomalies
 from larder.catalog import read_named
 from larder.errors import LarderError
-from larder.ledger.runs import UPLOAD, Run, good_end
+from larder.ledger.runs import UPLOAD, Run
 from larder.manifest import Manifest, Previous
 from larder.naming import manifest_name
 from larder.notifiers import Notice
@@ -22,7 +22,7 @@ _TIMED = ("dump", "compress", "checksum", "upload")
 #: What can be done where a store has no copy.
 _CURE = "see whether the store can be reached and written to: larder doctor; the next backup makes a copy there again"
 
-#: How many runs are looked at for those whose time it is compared with.
+#: How many of the newest backups it is compared with are looked through for those that were made alike.
 _LATEST = 50
 
 
@@ -51,14 +51,14 @@ def _note(work: Work) -> bool:
     run, misses = work.run, work.ledger.misses
     if run.state == "failed":
         return telling.note_failure(work.ledger, run)
-    misses.recover(run.database, "backup")
     # A store that has no copy is a failure to whoever wants to hear of failures, though the backup stands.
     without = {link.store: link.error or "unknown" for link in run.uploads if link.state == "failed"}
     if without:
         text = "; ".join(f"no copy of {run.backup} in {store}: {why}" for store, why in without.items())
+        misses.recover(run.database, "backup")
         misses.fail(run.database, "copies", text, run=run.id, step=UPLOAD, hint=_CURE)
     else:
-        misses.recover(run.database, "copies")
+        misses.recover(run.database, "backup", "copies")
     return True
 
 
@@ -78,13 +78,9 @@ def _odd(work: Work) -> list[str]:
 def _compared(work: Work) -> list[str]:
     papers = work.spool.result("checksum", Papers)
     manifest = Manifest.from_bytes((work.spool.path("checksum") / papers.manifest).read_bytes())
-    history = [one for one in work.ledger.backups.all(work.run.database).values() if one.proof != "broken"]
-    good = good_end(work.run.kind)
-    times = [
-        _seconds(run)
-        for run in work.ledger.runs.latest(work.run.database, over=True, limit=_LATEST)
-        if run.state == good and run.parent is None and run.id != work.run.id
-    ]
+    newest = work.ledger.backups.latest(work.run.database, _LATEST)
+    history = [one for one in newest if one.proof != "broken"]
+    times = work.ledger.runs.durations(work.run, _TIMED, anomalies.LAST)
     return anomalies.odd(manifest, history, _previous(work, manifest.previous), _seconds(work.run), times)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery import current_app
+from celery import Task, current_app, current_task
 from kombu.exceptions import ChannelError, OperationalError
 
 from larder.errors import NotFoundError, UnreachableError
@@ -25,6 +25,17 @@ GUARD_QUEUE = "guard"
 def host_queue(host: str) -> str:
     """The queue of everybody who can see `host`'s spool."""
     return f"host.{host}"
+
+
+def at_hand(task: Task, run: Run) -> None:
+    """Note whose step a task is at. Its next link is sent a moment after its commit, and goes by what is known then."""
+    task.request.at_hand = run
+
+
+def known(run_id: str) -> Run | None:
+    """The run `run_id`, where this very task has it in hand: nobody else has it meanwhile."""
+    run: Run | None = getattr(current_task.request, "at_hand", None) if current_task else None
+    return run if run is not None and run.id == run_id else None
 
 
 def queue_of(run: Run, step: str) -> str:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import sqlalchemy as sa
@@ -33,9 +32,9 @@ from larder.progress import Progress, human_seconds
 from larder.secret import redact
 from larder.spool import Spool, disk_error
 from larder.stores import StoreSettings
-from tasks import admission, chain, context, interruption
+from tasks import admission, chain, context, interruption, queues
 from tasks.interruption import Interrupted, Leaving, TimeIsUp
-from tasks.keeping import Keeper, Reporter, commit
+from tasks.keeping import Keeper, Lines, Reporter, commit
 
 logger = logging.getLogger("larder.run")
 
@@ -48,6 +47,9 @@ LEDGER_WAIT = TTL + timedelta(seconds=5)
 #: Seconds before the second try; each later one waits twice as long, give or take a half, and not much over a minute.
 BACKOFF = 2.0
 LONGEST_BACKOFF = 60.0
+
+#: How long a lease that was just taken is not asked after: a small part of the time that it lasts.
+_FRESH = timedelta(seconds=5)
 
 _LEVELS = {"INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
 
@@ -63,6 +65,7 @@ class Work:
     spool: Spool
     progress: Progress
     reporter: Reporter
+    lines: Lines
     #: The artifact's name, to be committed with the step that learns it.
     artifact: str | None = None
     #: Bytes that the run has taken up in the spool, to be committed with the step that learns it.
@@ -81,6 +84,14 @@ class Work:
     def database(self) -> DatabaseSettings:
         """The settings of the run's database; raises `NotFoundError` when it is no longer configured."""
         return self.settings.database(self.run.database)
+
+    def hold(self) -> None:
+        """See that nobody else goes on with this run; raises `LeaseLostError`.
+
+        While a lease that was taken a moment ago lasts, nobody does.
+        """
+        if not timedelta() <= datetime.now(UTC) - self.lease.began < _FRESH:
+            self.ledger.leases.renew(self.lease)
 
     def pace(self) -> None:
         """Have the bytes that are counted from now on go no faster than the database's `max_rate`."""
@@ -111,12 +122,12 @@ class Work:
         text = redact(text)
         context_of_line = {"database": self.run.database, "run": self.run.id, "step": self.lease.step}
         logger.log(_LEVELS[level], "%s", text, extra=context_of_line)
-        # A ledger that is away keeps nobody from working: the line is in the log.
-        with suppress(sa.exc.OperationalError):
-            if self.run.parent:
-                # Whoever follows a restore reads of its safety backup too.
-                self.ledger.journal.write(self.run.parent, level, f"Safety backup: {text}")
-            self.ledger.journal.write(self.run.id, level, text)
+        if self.run.parent:
+            # Whoever follows a restore reads of its safety backup too.
+            self.lines.add(self.run.parent, level, f"Safety backup: {text}")
+        self.lines.add(self.run.id, level, text)
+        if level != "INFO":
+            self.lines.write()
 
 
 @dataclass(frozen=True)
@@ -182,24 +193,24 @@ def _wait_for_ledger(task: Task, error: sa.exc.OperationalError) -> NoReturn:
 def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
     ledger = context.ledger()
     name = link.name
-    _see_that_it_is_its_own(ledger, link, run_id)
-    room = admission.room_for(ledger.runs.get(run_id)) if name == DUMP else None
-    lease = ledger.leases.take(run_id, name, context.host(), store, room)
+    lease = _taken(ledger, link, run_id, store)
     if isinstance(lease, Refusal):
         if lease is Refusal.DONE:
             return
         logger.info("step %s of run %s has nothing to do: %s", name, run_id, lease.value)
         raise Ignore
     work = _work(task, ledger, lease)
+    queues.at_hand(task, work.run)
     try:
-        with Keeper(ledger, lease):
+        with Keeper(ledger, lease, work.lines):
             # An exchange of names is waited for: it is short, and nobody is to wonder whether it was made.
             with interruption.interruptible(possible=name != SWAP):
                 link.function(work)
             work.reporter.end()
             for warning in work.unwritten:
                 ledger.leases.warn(lease, warning)
-            commit(ledger, lease, artifact=work.artifact, spooled=work.spooled, also=work.also)
+            what = {"artifact": work.artifact, "spooled": work.spooled, "also": work.also}
+            commit(ledger, lease, work.lines, **what)
     except LeaseLostError as error:
         logger.warning("%s", error.message)
         raise Ignore from None
@@ -210,31 +221,36 @@ def _run(task: Task, link: _Link, run_id: str, store: str) -> None:
         raise Ignore from None
     finally:
         work.reporter.end()
+        work.lines.write()
         if name == DUMP:
-            _send_next(ledger, run_id)
+            _send_next(work.run)
 
 
-def _send_next(ledger: Ledger, run_id: str) -> None:
+def _send_next(run: Run) -> None:
     """Have a dump begin that waits for this one. Where that can't be done now, the guard does it."""
     try:
-        admission.send_next(ledger.runs.get(run_id))
+        admission.send_next(run)
     except (LarderError, sa.exc.OperationalError) as error:
         logger.warning("no dump that waits could be sent: %s", getattr(error, "message", error))
 
 
-def _see_that_it_is_its_own(ledger: Ledger, link: _Link, run_id: object) -> None:
-    """Refuse a link that no run of its kind has, or that no approval has begun: whoever reaches Redis can send one."""
-    run: Run | None = None
-    if isinstance(run_id, str) and run_id.isascii():
-        with suppress(NotFoundError):
-            run = ledger.runs.get(run_id)
-    if run is not None and run.kind == link.kind:
-        first = run.steps[0]
-        if link.kind != "restore" or link.name == first.name or first.state == "done" or run.over:
-            return
-    elif run is None and link.kind != "restore":
-        # The lease says so: it destroys nothing.
-        return
+def _taken(ledger: Ledger, link: _Link, run_id: object, store: str) -> Lease | Refusal:
+    """A lease, or why there is none. Refuses a link that no run of its kind has, or that no approval has begun.
+
+    Whoever reaches Redis can send one.
+    """
+    try:
+        if not isinstance(run_id, str) or not run_id.isascii():
+            raise NotFoundError(f"unable to start step '{link.name}': there is no run {repr(run_id)[:80]}")
+        room = admission.room_for(ledger.runs.get(run_id)) if link.name == DUMP else None
+        lease = ledger.leases.take(run_id, link.name, context.host(), store, room, kind=link.kind)
+    except NotFoundError:
+        if link.kind != "restore":
+            # It destroys nothing.
+            raise
+        lease = Refusal.STRANGE
+    if lease is not Refusal.STRANGE:
+        return lease
     name = chain.task_name(link.name, link.kind)
     ledger.audit.write("refused", None, WORKER, step=name, run=repr(run_id)[:80], why="not authorised")
     raise NotAuthorisedError(
@@ -247,13 +263,14 @@ def _work(task: Task, ledger: Ledger, lease: Lease) -> Work:
     reporter = Reporter(task, ledger, lease)
     settings = context.settings()
     return Work(
-        run=ledger.runs.get(lease.run),
+        run=lease.whole or ledger.runs.get(lease.run),
         lease=lease,
         settings=settings,
         ledger=ledger,
         spool=Spool(settings.spool_dir, lease.run),
         progress=Progress(reporter.report),
         reporter=reporter,
+        lines=Lines(ledger),
     )
 
 

@@ -75,7 +75,7 @@ def _put_all(work: Work, store: Store, made: Artifact, papers: Papers, keep_unti
 
     def put(path: Path, sha256: str, progress: Progress | None = None) -> None:
         # Whoever was away for so long that somebody else goes on with this run writes nothing any more.
-        work.ledger.leases.renew(work.lease)
+        work.hold()
         store.put(_key(work, path.name), path, sha256, progress, keep_until)
 
     if made.globals is not None:

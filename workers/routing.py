@@ -12,7 +12,7 @@ from larder.errors import NotFoundError
 from larder.ledger.runs import BACKUP_STEPS, DRILL_STEPS, RESTORE_STEPS, Kind
 from tasks import context
 from tasks.chain import task_name
-from tasks.queues import DEFAULT_QUEUE, DRILL_QUEUE, GUARD_QUEUE, RESTORE_QUEUE, host_queue, queue_of
+from tasks.queues import DEFAULT_QUEUE, DRILL_QUEUE, GUARD_QUEUE, RESTORE_QUEUE, host_queue, known, queue_of
 
 #: The tasks that have queues of their own, beside the links of chains.
 _ENTRIES = {"restore": RESTORE_QUEUE, "drill": DRILL_QUEUE, "guard": GUARD_QUEUE}
@@ -48,7 +48,7 @@ def queues(settings: Settings) -> list[Queue]:
 def route(
     name: str, args: Any = (), kwargs: Any = None, options: Any = None, task: Any = None, **_: Any
 ) -> dict[str, str] | None:
-    """Celery's router: looks a link's run up in the ledger, as it is sent."""
+    """Celery's router: looks a link's run up in the ledger, as it is sent, unless it is at hand."""
     if name in _ENTRIES:
         return {"queue": _ENTRIES[name]}
     if name not in _LINKS:
@@ -58,7 +58,7 @@ def route(
         if not isinstance(run_id, str) or not run_id.isascii():
             # No run's: whoever takes it refuses it.
             return {"queue": DEFAULT_QUEUE}
-        run = context.ledger().runs.get(run_id)
+        run = known(run_id) or context.ledger().runs.get(run_id)
     except NotFoundError:
         return {"queue": DEFAULT_QUEUE}
     return {"queue": queue_of(run, name.rpartition(".")[2])}

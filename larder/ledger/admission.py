@@ -76,6 +76,15 @@ class Admission:
         with self._engine.connect().execution_options(reads=True) as connection:
             return [self._runs.get(run_id) for run_id in connection.execute(query).scalars()]
 
+    def anybody_waits(self) -> bool:
+        """Whether a run waits for a slot of any kind."""
+        runs = tables.runs.c
+        # Each kind by name: what leads to them is an index of these words, and not the state of thousands in a flood.
+        active = runs.state.concat("").in_(tables.ACTIVE)
+        query = sa.select(runs.id).where(runs.waits.in_(_WORDS), active).limit(1)
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return connection.execute(query).scalar() is not None
+
     def servers(self) -> dict[str, int]:
         """The servers that runs wait for, and how many dumps each serves now."""
         runs = tables.runs.c
@@ -116,8 +125,13 @@ class Admission:
             )
 
 
-def admit(connection: sa.Connection, run_id: str, host: str, room: Room, now: datetime) -> Wait | None:
-    """Let a run's dump begin on `host`, inside the caller's transaction, or have it wait; says what for."""
+def admit(
+    connection: sa.Connection, run_id: str, host: str, room: Room, now: datetime
+) -> tuple[dict[str, Any], Wait | None]:
+    """Let a run's dump begin on `host`, inside the caller's transaction, or have it wait.
+
+    Gives what of the run has changed, and what it waits for.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
     runs = tables.runs.c
@@ -138,7 +152,7 @@ def admit(connection: sa.Connection, run_id: str, host: str, room: Room, now: da
     if wait:
         values |= {"progress": _WORDS[wait], "lease_until": now + QUEUE_PATIENCE}
     connection.execute(tables.runs.update().where(runs.id == run_id).values(values))
-    return wait
+    return values, wait
 
 
 #: What people read meanwhile.

@@ -170,13 +170,13 @@ class Backups:
 
     def newest_keys(self, store: str, limit: int = 3) -> list[str]:
         """The keys of the newest artifacts that should be in `store`, of whatever database."""
-        query = (
-            sa.select(tables.copies.c.key)
-            .join(tables.backups, tables.backups.c.id == tables.copies.c.backup)
-            .where(tables.copies.c.store == store)
-            .order_by(tables.backups.c.created.desc(), tables.backups.c.id.desc())
-            .limit(limit)
-        )
+        copies, backups = tables.copies.c, tables.backups.c
+        here = sa.and_(copies.backup == backups.id, copies.store == store)
+        # From the newest backup on until there are enough: a join would look through every copy that there is.
+        key = sa.select(copies.key).where(here).correlate(tables.backups).scalar_subquery()
+        has = sa.select(copies.key).where(here).correlate(tables.backups).exists()
+        query = sa.select(key).select_from(tables.backups).where(has)
+        query = query.order_by(backups.created.desc(), backups.id.desc()).limit(limit)
         with self._engine.connect().execution_options(reads=True) as connection:
             return list(connection.execute(query).scalars())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -11,6 +12,16 @@ import sqlalchemy as sa
 from larder.ledger import tables
 
 Level = Literal["INFO", "WARN", "ERROR"]
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """One line that is still to be written."""
+
+    run: str
+    moment: datetime
+    level: Level
+    text: str
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,12 @@ class Journal:
 
     def write(self, run_id: str, level: Level, text: str) -> None:
         """Add a line to the run's journal."""
+        self.write_all([Unwritten(run_id, datetime.now(UTC), level, text)])
+
+    def write_all(self, unwritten: Sequence[Unwritten]) -> None:
+        """Add lines to the journals of their runs, in this order."""
         with self._engine.begin() as connection:
-            connection.execute(
-                tables.lines.insert().values(run=run_id, moment=datetime.now(UTC), level=level, text=text)
-            )
+            insert(connection, unwritten)
 
     def last(self, run_id: str, count: int) -> list[Line]:
         """The last `count` lines of the run, oldest first."""
@@ -53,3 +66,9 @@ class Journal:
         )
         with self._engine.connect().execution_options(reads=True) as connection:
             return [Line(*row) for row in connection.execute(query)]
+
+
+def insert(connection: sa.Connection, unwritten: Sequence[Unwritten]) -> None:
+    """Write lines inside the caller's transaction."""
+    if unwritten:
+        connection.execute(tables.lines.insert(), [vars(line) for line in unwritten])

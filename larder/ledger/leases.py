@@ -8,7 +8,7 @@ its number is stale and its changes touch no row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from larder.errors import LarderError, LeaseLostError, NotFoundError
 from larder.ledger import tables
 from larder.ledger.admission import Room, admit
-from larder.ledger.runs import QUEUE_PATIENCE, SAFETY, good_end
+from larder.ledger.journal import Unwritten, insert
+from larder.ledger.runs import QUEUE_PATIENCE, SAFETY, Kind, Run, good_end, load_one
 
 #: How long a lease lasts without being renewed.
 TTL = timedelta(seconds=60)
@@ -37,6 +38,7 @@ class Refusal(Enum):
     PASSED = "the chain went on without it"
     ELSEWHERE = "it goes on on another host"
     FULL = "it waits for other dumps to end"
+    STRANGE = "its run has no such link, or nobody has approved it"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Lease:
     #: How often this step has been started, this time included.
     tries: int
     began: datetime
+    #: The run as it was once the step had begun; None where nobody has taken this lease from a ledger.
+    whole: Run | None = field(default=None, compare=False, repr=False)
 
 
 class Leases:
@@ -60,50 +64,42 @@ class Leases:
         self._engine = engine
 
     def take(
-        self, run_id: str, step: str, host: str, store: str = "", room: Room | None = None
+        self,
+        run_id: str,
+        step: str,
+        host: str,
+        store: str = "",
+        room: Room | None = None,
+        *,
+        kind: Kind | None = None,
     ) -> Lease | Refusal:
         """Start `step` (for `store`) on `host`, or say why there is nothing to start. Raises `NotFoundError`.
 
-        `room` is what there is for a dump, which waits where that is too little.
+        `room` is what there is for a dump, which waits where that is too little. `kind` is the chain that the link is
+        one of, where whoever sent it is not to be believed: a run of another kind, or a restore that nobody has begun,
+        has no such link.
         """
         now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            run = (
-                connection.execute(sa.select(tables.runs).where(tables.runs.c.id == run_id).with_for_update())
-                .mappings()
-                .one_or_none()
-            )
+            run = load_one(connection, run_id, lock=True)
             if run is None:
                 raise NotFoundError(f"unable to start step '{step}': there is no run '{run_id}'")
-            links = (
-                connection.execute(
-                    sa.select(tables.steps)
-                    .where(tables.steps.c.run == run_id)
-                    .order_by(tables.steps.c.position)
-                )
-                .mappings()
-                .all()
-            )
-            link = _link(links, run_id, step, store)
+            if kind is not None and (run.kind != kind or not _is_approved(run, step)):
+                return Refusal.STRANGE
+            place = _place(run, step, store)
             refusal = (
-                _refusal(run, links, link, now)
+                _refusal(run, place, now)
                 or _out_of_turn(connection, run, step)
-                or _of_another(run, link, host)
+                or _of_another(run, place, host)
             )
             if refusal is not None:
                 return refusal
-            if room is not None and admit(connection, run_id, host, room, now):
-                return Refusal.FULL
-            lease = Lease(
-                run=run_id,
-                step=step,
-                store=store,
-                attempt=run["attempt"] + 1,
-                tries=link["attempts"] + 1,
-                began=now,
-            )
-            self._start(connection, lease, host, still_active=run["state"] in tables.ACTIVE)
-            return lease
+            if room is not None:
+                admitted, wait = admit(connection, run_id, host, room, now)
+                if wait:
+                    return Refusal.FULL
+                run = replace(run, **admitted)
+            return self._start(connection, run, place, host, now)
 
     def renew(self, lease: Lease) -> None:
         """Hold on to `lease` for another `TTL`; raises `LeaseLostError`."""
@@ -134,11 +130,12 @@ class Leases:
         spooled: int | None = None,
         also: Callable[[sa.Connection], None] | None = None,
         error: str | None = None,
+        lines: Sequence[Unwritten] = (),
     ) -> None:
         """Commit the step as done, and what `also` writes, in one transaction; raises `LeaseLostError`.
 
         Done twice is fine: whoever did not hear that it was committed may ask again. `error` says what went wrong in a
-        step whose failure does not fail the run.
+        step whose failure does not fail the run. `lines` are what the journal does not have yet.
         """
         now = datetime.now(UTC)
         values: dict[str, Any] = {"progress": None, "lease_until": now + QUEUE_PATIENCE}
@@ -146,15 +143,11 @@ class Leases:
             values["artifact"] = artifact
         if spooled is not None:
             values["spooled"] = spooled
-        state = "failed" if error else "done"
         with self._engine.begin() as connection:
             _guarded(connection, lease, **values)
-            if (
-                connection.execute(sa.select(tables.steps.c.state).where(*_this_link(lease))).scalar()
-                == state
-            ):
+            if not _end_step(connection, lease, now, "failed" if error else "done", error):
                 return
-            _end_step(connection, lease, now, state, error)
+            insert(connection, lines)
             if also is not None:
                 also(connection)
             _hold_outer(connection, lease, now)
@@ -190,9 +183,7 @@ class Leases:
             )
             _end_step(connection, lease, now, "waiting", "its worker ended")
             if not counted:
-                connection.execute(
-                    tables.steps.update().where(*_this_link(lease)).values(attempts=lease.tries - 1)
-                )
+                connection.execute(_LINK, {**_names(lease), "attempts": lease.tries - 1})
             _hold_outer(connection, lease, now)
 
     def fail(
@@ -216,70 +207,84 @@ class Leases:
             if also is not None:
                 also(connection)
 
-    def _start(self, connection: sa.Connection, lease: Lease, host: str, *, still_active: bool) -> None:
-        values: dict[str, Any] = {
-            "attempt": lease.attempt,
-            "lease_until": lease.began + TTL,
-            "progress": None,
+    def _start(self, connection: sa.Connection, run: Run, place: int, host: str, now: datetime) -> Lease:
+        link = run.steps[place]
+        values: dict[str, Any] = {"attempt": run.attempt + 1, "lease_until": now + TTL, "progress": None}
+        if not run.over:
+            values |= {"state": "running", "step": link.name, "host": host}
+        begun: dict[str, Any] = {
+            "state": "running",
+            "attempts": link.attempts + 1,
+            "started": now,
+            "finished": None,
+            "error": None,
         }
-        if still_active:
-            values |= {"state": "running", "step": lease.step, "host": host}
-        connection.execute(tables.runs.update().where(tables.runs.c.id == lease.run).values(values))
-        connection.execute(
-            tables.steps.update()
-            .where(*_this_link(lease))
-            .values(state="running", attempts=lease.tries, started=lease.began, finished=None, error=None)
+        steps = (*run.steps[:place], replace(link, **begun), *run.steps[place + 1 :])
+        lease = Lease(
+            run=run.id,
+            step=link.name,
+            store=link.store,
+            attempt=values["attempt"],
+            tries=begun["attempts"],
+            began=now,
+            whole=replace(run, **values, steps=steps),
         )
+        connection.execute(_TAKE, {"this_run": run.id, **values})
+        connection.execute(_LINK, {**_names(lease), **begun})
+        return lease
 
 
-def _link(links: Sequence[sa.RowMapping], run_id: str, step: str, store: str) -> sa.RowMapping:
-    for link in links:
-        if (link["name"], link["store"]) == (step, store):
-            return link
+def _place(run: Run, step: str, store: str) -> int:
+    """Which of the run's links it is."""
+    for place, link in enumerate(run.steps):
+        if (link.name, link.store) == (step, store):
+            return place
     which = f" for store '{store}'" if store else ""
-    raise NotFoundError(f"unable to start step '{step}'{which}: run '{run_id}' has no such step")
+    raise NotFoundError(f"unable to start step '{step}'{which}: run '{run.id}' has no such step")
 
 
-def _refusal(
-    run: sa.RowMapping, links: Sequence[sa.RowMapping], link: sa.RowMapping, now: datetime
-) -> Refusal | None:
-    if link["state"] == "done":
+def _is_approved(run: Run, step: str) -> bool:
+    """Whether a restore has begun as it should: its first link has spent the approval."""
+    return run.kind != "restore" or step == run.steps[0].name or run.steps[0].state == "done" or run.over
+
+
+def _refusal(run: Run, place: int, now: datetime) -> Refusal | None:
+    link = run.steps[place]
+    if link.state == "done":
         return Refusal.DONE
-    if link["state"] == "running" and run["lease_until"] > now:
+    if link.state == "running" and run.lease_until > now:
         return Refusal.BUSY
-    if run["state"] not in tables.ACTIVE:
-        return None if link["name"] == LAST_STEP else Refusal.OVER
-    before = [other for other in links if other["position"] < link["position"]]
-    if any(other["state"] not in ("done", "failed") for other in before):
+    if run.over:
+        return None if link.name == LAST_STEP else Refusal.OVER
+    if any(other.state not in ("done", "failed") for other in run.steps[:place]):
         return Refusal.EARLY
-    after = [other for other in links if other["position"] > link["position"]]
-    if any(other["state"] != "pending" for other in after):
+    if any(other.state != "pending" for other in run.steps[place + 1 :]):
         # A failed upload that the chain went on without: a message of it that comes late starts nothing anew.
         return Refusal.PASSED
     return None
 
 
-def _of_another(run: sa.RowMapping, link: sa.RowMapping, host: str) -> Refusal | None:
+def _of_another(run: Run, place: int, host: str) -> Refusal | None:
     """Whether what the step needs lies in the spool of another host. A run that is over is told about anywhere."""
-    pinned = run["state"] in tables.ACTIVE and run["host"] is not None and link["position"] > 0
-    return Refusal.ELSEWHERE if pinned and run["host"] != host else None
+    pinned = not run.over and run.host is not None and place > 0
+    return Refusal.ELSEWHERE if pinned and run.host != host else None
 
 
-def _out_of_turn(connection: sa.Connection, run: sa.RowMapping, step: str) -> Refusal | None:
+def _out_of_turn(connection: sa.Connection, run: Run, step: str) -> Refusal | None:
     """Whether a run that is a part of another's chain, or that has such a part, is not at this point of it yet."""
     if step == SAFETY:
         part = sa.select(tables.runs.c.id).where(
-            tables.runs.c.parent == run["id"], tables.runs.c.state.in_(tables.ACTIVE)
+            tables.runs.c.parent == run.id, tables.runs.c.state.in_(tables.ACTIVE)
         )
         return Refusal.EARLY if connection.execute(part.limit(1)).scalar() else None
-    if run["parent"] is None:
+    if run.parent is None:
         return None
-    outer = sa.select(tables.runs.c.state).where(tables.runs.c.id == run["parent"])
+    outer = sa.select(tables.runs.c.state).where(tables.runs.c.id == run.parent)
     if connection.execute(outer).scalar() not in tables.ACTIVE:
         return Refusal.OVER
     states = sa.select(tables.steps.c.name, tables.steps.c.state)
     before = connection.execute(
-        states.where(tables.steps.c.run == run["parent"]).order_by(tables.steps.c.position)
+        states.where(tables.steps.c.run == run.parent).order_by(tables.steps.c.position)
     )
     for name, state in before:
         if name == SAFETY:
@@ -291,49 +296,55 @@ def _out_of_turn(connection: sa.Connection, run: sa.RowMapping, step: str) -> Re
 
 def _hold_outer(connection: sa.Connection, lease: Lease, now: datetime) -> None:
     """While a part of its chain is at work, a run is not lost."""
-    mine = sa.select(tables.runs.c.parent).where(tables.runs.c.id == lease.run).scalar_subquery()
+    if lease.whole is None or lease.whole.parent is None:
+        return
     connection.execute(
         tables.runs.update()
-        .where(tables.runs.c.id == mine, tables.runs.c.state.in_(tables.ACTIVE))
+        .where(tables.runs.c.id == lease.whole.parent, tables.runs.c.state.in_(tables.ACTIVE))
         .values(lease_until=now + QUEUE_PATIENCE)
     )
 
 
 def _end_run(connection: sa.Connection, lease: Lease, now: datetime) -> None:
     """End the run well where this was its last link."""
-    links = sa.select(tables.steps.c.name, tables.steps.c.store).where(tables.steps.c.run == lease.run)
-    last = connection.execute(links.order_by(tables.steps.c.position.desc()).limit(1)).one()
-    if tuple(last) != (lease.step, lease.store):
+    run = lease.whole
+    if run is None or (run.steps[-1].name, run.steps[-1].store) != (lease.step, lease.store):
         return
-    kind = connection.execute(sa.select(tables.runs.c.kind).where(tables.runs.c.id == lease.run)).scalar_one()
     connection.execute(
         tables.runs.update()
         .where(tables.runs.c.id == lease.run, tables.runs.c.state.in_(tables.ACTIVE))
-        .values(state=good_end(kind), finished=now)
+        .values(state=good_end(run.kind), finished=now)
     )
 
 
-def _this_link(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        tables.steps.c.run == lease.run,
-        tables.steps.c.name == lease.step,
-        tables.steps.c.store == lease.store,
-    )
+#: Made once: each step needs them all.
+_TAKE = tables.runs.update().where(tables.runs.c.id == sa.bindparam("this_run"))
+_GUARDED = _TAKE.where(tables.runs.c.attempt == sa.bindparam("this_attempt"))
+_LINK = tables.steps.update().where(
+    tables.steps.c.run == sa.bindparam("this_run"),
+    tables.steps.c.name == sa.bindparam("this_name"),
+    tables.steps.c.store == sa.bindparam("this_store"),
+)
+_LINK_UNLESS = _LINK.where(tables.steps.c.state != sa.bindparam("other_state"))
+
+
+def _names(lease: Lease) -> dict[str, str]:
+    """What the statements call a lease's link by."""
+    return {"this_run": lease.run, "this_name": lease.step, "this_store": lease.store}
 
 
 def _guarded(connection: sa.Connection, lease: Lease, **values: object) -> None:
-    changed = connection.execute(
-        tables.runs.update()
-        .where(tables.runs.c.id == lease.run, tables.runs.c.attempt == lease.attempt)
-        .values(values)
-    )
-    if changed.rowcount == 0:
+    this = {"this_run": lease.run, "this_attempt": lease.attempt}
+    if connection.execute(_GUARDED, {**this, **values}).rowcount == 0:
         raise LeaseLostError(f"unable to go on with run {lease.run}: another attempt has taken it over")
 
 
-def _end_step(connection: sa.Connection, lease: Lease, now: datetime, state: str, error: str | None) -> None:
-    connection.execute(
-        tables.steps.update()
-        .where(*_this_link(lease))
-        .values(state=state, finished=now, seconds=(now - lease.began).total_seconds(), error=error)
-    )
+def _end_step(connection: sa.Connection, lease: Lease, now: datetime, state: str, error: str | None) -> bool:
+    """End the step; False where it has ended so before."""
+    ended = {
+        "state": state,
+        "finished": now,
+        "seconds": (now - lease.began).total_seconds(),
+        "error": error,
+    }
+    return connection.execute(_LINK_UNLESS, {**_names(lease), "other_state": state, **ended}).rowcount > 0

@@ -130,9 +130,9 @@ class Misses:
                     .values(detail=detail, run=run, step=step, hint=hint, heard=None)
                 )
 
-    def recover(self, database: str, what: str) -> bool:
+    def recover(self, database: str, *what: str) -> bool:
         """Note that what had failed of `database` is well again, to be told; False where nothing had."""
-        return self._end(_open_of(database, what), silently=False)
+        return self._end(_open_of(database, *what), silently=False)
 
     def end(self, miss: Miss, *, silently: bool = False) -> bool:
         """Note that an objective is met again, to be told, or is none any more (`silently`); False where it had ended.
@@ -205,9 +205,9 @@ class Misses:
             return [_miss(row) for row in connection.execute(query).mappings()]
 
 
-def _open_of(database: str, what: str) -> sa.ColumnElement[bool]:
+def _open_of(database: str, *what: str) -> sa.ColumnElement[bool]:
     misses = tables.misses.c
-    return sa.and_(misses.database == database, misses.objective == what, misses.ended.is_(None))
+    return sa.and_(misses.database == database, misses.objective.in_(what), misses.ended.is_(None))
 
 
 def _miss(row: sa.RowMapping) -> Miss:

@@ -216,10 +216,11 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         """The run `run_id`; raises `NotFoundError`."""
-        found = self.select(tables.runs.c.id == run_id, limit=1)
-        if not found:
+        with self._engine.connect().execution_options(reads=True) as connection:
+            found = load_one(connection, run_id)
+        if found is None:
             raise NotFoundError(f"unable to find run '{run_id}'", "larder runs lists them")
-        return found[0]
+        return found
 
     def latest(
         self,
@@ -258,7 +259,7 @@ class Runs:
             runs = [
                 run
                 for some in parts(ids)
-                for run in self._load(connection, tables.runs.c.id.in_(some), limit=AT_ONCE)
+                for run in load(connection, tables.runs.c.id.in_(some), limit=AT_ONCE)
             ]
         return {run.database: run for run in runs}
 
@@ -272,6 +273,22 @@ class Runs:
             for name, created, finished in last_of_each(connection, columns, databases, count, *wanted):
                 found.setdefault(name, []).append((created, (finished - created).total_seconds()))
         return found
+
+    def durations(self, run: Run, steps: Sequence[str], count: int) -> list[float]:
+        """The seconds that `steps` took in the last `count` runs that went as `run` goes, and well; newest first."""
+        row, links = tables.runs.c, tables.steps.c
+        alike = (row.database == run.database, row.kind == run.kind, row.parent.is_(None), row.id != run.id)
+        last = sa.select(row.id, row.created).where(*alike, row.state == good_end(run.kind))
+        newest = last.order_by(row.created.desc(), row.id.desc()).limit(count).subquery()
+        query = (
+            sa.select(sa.func.coalesce(sa.func.sum(links.seconds), 0.0))
+            .select_from(newest)
+            .outerjoin(tables.steps, sa.and_(links.run == newest.c.id, links.name.in_(steps)))
+            .group_by(newest.c.id, newest.c.created)
+            .order_by(newest.c.created.desc(), newest.c.id.desc())
+        )
+        with self._engine.connect().execution_options(reads=True) as connection:
+            return list(connection.execute(query).scalars())
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How many runs there are of each kind and state."""
@@ -308,7 +325,7 @@ class Runs:
     def select(self, *wanted: sa.ColumnElement[bool], limit: int) -> list[Run]:
         """The newest runs that are `wanted`, newest first: for the ledger's own other rooms."""
         with self._engine.connect().execution_options(reads=True) as connection:
-            return self._load(connection, *wanted, limit=limit)
+            return load(connection, *wanted, limit=limit)
 
     def held_until(self, host: str) -> datetime | None:
         """When the last lease runs out that `host` holds; None where it has none."""
@@ -366,21 +383,18 @@ class Runs:
         # Whether a restore has exchanged names already, its own next attempt knows best: that one is left more time.
         in_time = sa.or_(~_is_swapping(), tables.runs.c.lease_until < now - SWAP_PATIENCE)
         _close(connection, sa.and_(held, ~waits_for_part(), in_time), now, lost)
-        over = sa.select(tables.runs.c.id).where(tables.runs.c.state.not_in(tables.ACTIVE))
-        _close(connection, tables.runs.c.parent.in_(over.scalar_subquery()), now, lost)
+        orphans = list(connection.execute(_parts_without_a_whole()).scalars())
+        if orphans:
+            _close(connection, tables.runs.c.id.in_(orphans), now, lost)
 
     def _standing_in_the_way(
         self, connection: sa.Connection, database: str, slot: datetime | None
     ) -> Run | None:
         if slot is not None:
-            same = self._load(
-                connection, tables.runs.c.database == database, tables.runs.c.slot == slot, limit=1
-            )
+            same = load(connection, tables.runs.c.database == database, tables.runs.c.slot == slot, limit=1)
             if same:
                 return same[0]
-        active = self._load(
-            connection, tables.runs.c.holds == database, tables.runs.c.state.in_(tables.ACTIVE), limit=1
-        )
+        active = load(connection, tables.runs.c.holds == database, tables.UNDER_WAY, limit=1)
         return active[0] if active else None
 
     def _of_same_slot(self, existing: Run, slot: datetime | None) -> Run:
@@ -482,7 +496,9 @@ class Runs:
                 for position, (name, store) in enumerate(links)
             ],
         )
-        return self._load(connection, tables.runs.c.id == run_id, limit=1)[0]
+        made = load_one(connection, run_id)
+        assert made is not None  # noqa: S101 - inserted above
+        return made
 
     def _free_stamp(self, connection: sa.Connection, database: str, now: datetime) -> str:
         """The present second, or the next one that no run of the database has taken: file names hold seconds.
@@ -497,16 +513,44 @@ class Runs:
             moment += timedelta(seconds=1)
         return stamp_of(moment)
 
-    def _load(self, connection: sa.Connection, *wanted: sa.ColumnElement[bool], limit: int) -> list[Run]:
-        order = (tables.runs.c.created.desc(), tables.runs.c.id.desc())
-        query = sa.select(tables.runs).where(*wanted).order_by(*order).limit(limit)
-        rows = [dict(row) for row in connection.execute(query).mappings()]
-        steps: dict[str, list[Step]] = {row["id"]: [] for row in rows}
-        links = sa.select(tables.steps).where(tables.steps.c.run.in_(steps)).order_by(tables.steps.c.position)
-        for link in connection.execute(links).mappings():
-            values: dict[str, Any] = {key: link[key] for key in link if key not in ("run", "position")}
-            steps[link["run"]].append(Step(**values))
-        return [Run(**row, steps=tuple(steps[row["id"]])) for row in rows]
+
+#: A run and its links. Each step asks, and a statement that is made anew each time takes as long as what it asks.
+_THE_RUN = sa.select(tables.runs).where(tables.runs.c.id == sa.bindparam("this_run"))
+_THE_RUN_ALONE = _THE_RUN.with_for_update()
+_ITS_LINKS = (
+    sa.select(tables.steps)
+    .where(tables.steps.c.run == sa.bindparam("this_run"))
+    .order_by(tables.steps.c.position)
+)
+
+
+def load_one(connection: sa.Connection, run_id: str, *, lock: bool = False) -> Run | None:
+    """The run `run_id`, inside the caller's transaction. `lock` has it change for nobody else until that is over."""
+    this = {"this_run": run_id}
+    row = connection.execute(_THE_RUN_ALONE if lock else _THE_RUN, this).mappings().one_or_none()
+    if row is None:
+        return None
+    links = tuple(_step(link) for link in connection.execute(_ITS_LINKS, this))
+    return Run(**row, steps=links)
+
+
+def load(connection: sa.Connection, *wanted: sa.ColumnElement[bool], limit: int) -> list[Run]:
+    """The newest runs that are `wanted`, newest first: for the ledger's own other rooms, inside their transactions."""
+    order = (tables.runs.c.created.desc(), tables.runs.c.id.desc())
+    query = sa.select(tables.runs).where(*wanted).order_by(*order).limit(limit)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    if not rows:
+        return []
+    steps: dict[str, list[Step]] = {row["id"]: [] for row in rows}
+    links = sa.select(tables.steps).where(tables.steps.c.run.in_(steps)).order_by(tables.steps.c.position)
+    for link in connection.execute(links):
+        steps[link.run].append(_step(link))
+    return [Run(**row, steps=tuple(steps[row["id"]])) for row in rows]
+
+
+def _step(link: Sequence[Any]) -> Step:
+    _run, name, store, _position, *rest = link
+    return Step(name, store, *rest)
 
 
 def good_end(kind: Kind) -> State:
@@ -532,6 +576,15 @@ def waits_for_part() -> sa.ColumnElement[bool]:
         sa.exists().where(part.c.parent == tables.runs.c.id, part.c.state.in_(tables.ACTIVE)),
         sa.exists().where(wait.c.run == tables.runs.c.id, wait.c.name == SAFETY, ~not_done),
     )
+
+
+def _parts_without_a_whole() -> sa.Select[tuple[str]]:
+    """The ids of active runs that are a part of one that is over."""
+    outer = tables.runs.alias("outer_run")
+    over = sa.exists().where(outer.c.id == tables.runs.c.parent, outer.c.state.not_in(tables.ACTIVE))
+    # Few runs have ever been a part of another, and in a flood thousands are under way: the state is no way in.
+    state = tables.runs.c.state.concat("")
+    return sa.select(tables.runs.c.id).where(tables.runs.c.parent > "", state.in_(tables.ACTIVE), over)
 
 
 def _is_swapping() -> sa.ColumnElement[bool]:
@@ -560,7 +613,7 @@ def _close(
     """Fail the active runs that `which` picks. The attempt grows, so that nobody who held one can still commit."""
     closed = connection.execute(
         tables.runs.update()
-        .where(which, tables.runs.c.state.in_(tables.ACTIVE))
+        .where(which, tables.UNDER_WAY)
         .values(
             state="failed",
             attempt=tables.runs.c.attempt + 1,

@@ -21,7 +21,7 @@ from larder.errors import ConfigurationError, LarderError, RefusedError, Unreach
 from larder.spool import disk_error, make_private
 
 #: The newest revision in `migrations/versions`; a test holds the two together.
-HEAD = "0008"
+HEAD = "0009"
 
 #: Seconds to wait for another process that is writing.
 BUSY_TIMEOUT = 30

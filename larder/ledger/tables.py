@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 from sqlalchemy.types import TypeDecorator
@@ -91,6 +92,14 @@ runs = Table(
     Index("runs_by_time", "database", "created"),
     #: Whole: SQLite uses one with a condition only where a query spells that out, and queries bind their values.
     Index("runs_by_state", "state", "finished"),
+    #: The few that wait for a slot: to ask for one kind is to ask for rows that have any.
+    Index(
+        "runs_that_wait",
+        "waits",
+        "created",
+        sqlite_where=text("waits IS NOT NULL"),
+        postgresql_where=text("waits IS NOT NULL"),
+    ),
     Index(
         "one_active_run_that_holds",
         "holds",
@@ -99,6 +108,10 @@ runs = Table(
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
 )
+
+#: That a run is active, word by word as `one_active_run_that_holds` has it: SQLite uses an index with a condition only
+#: where a query spells that out, and looks through all that is under way otherwise.
+UNDER_WAY = runs.c.state.in_([literal_column(f"'{state}'") for state in ACTIVE])
 
 steps = Table(
     "steps",
@@ -136,6 +149,8 @@ backups = Table(
     Column("drilled", String(10)),
     Column("pinned", Boolean, nullable=False),
     Index("backups_by_time", "database", "created", "proof"),
+    #: The newest of whatever database.
+    Index("backups_by_age", "created", "id"),
 )
 
 copies = Table(
@@ -328,4 +343,5 @@ misses = Table(
         sqlite_where=text("ended IS NULL"),
         postgresql_where=text("ended IS NULL"),
     ),
+    Index("misses_by_end", "ended"),
 )

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from larder.errors import (
     UnreachableError,
 )
 from larder.ledger import Ledger, open_ledger, schema, tables
+from larder.ledger.admission import Room
 from larder.ledger.leases import Lease, Refusal
-from larder.ledger.runs import BACKUP_STEPS, UPLOAD, Run
+from larder.ledger.runs import BACKUP_STEPS, RESTORE_STEPS, UPLOAD, Run
 from larder.naming import stamp_of
 from tests.losses import expire
 from tests.standings import keep, manifest_of
@@ -507,6 +509,51 @@ def test_the_last_sizes_and_times_of_some_databases(ledger: Ledger) -> None:
     stored = ledger.runs.get(runs[0].id)
     assert ledger.runs.times(["shop", "crm"], 5) == {"shop": [(stored.created, stored.seconds)]}
     assert ledger.runs.times([], 5) == {}
+
+
+def test_the_seconds_of_some_steps_of_the_last_runs_that_went_well(ledger: Ledger) -> None:
+    took: list[float] = []
+    for number in range(4):
+        run = begin(ledger)
+        if number == 1:
+            ledger.runs.abandon(run.id, LarderError("enough"))
+            continue
+        pass_through(ledger, run, *BACKUP_STEPS)
+        links = ledger.runs.get(run.id).steps
+        took.insert(0, sum(link.seconds or 0 for link in links if link.name in ("dump", UPLOAD)))
+    latest = ledger.runs.latest("shop", limit=1)[0]
+    assert ledger.runs.durations(latest, ("dump", UPLOAD), 10) == pytest.approx(took[1:])
+    assert ledger.runs.durations(latest, ("dump", UPLOAD), 1) == pytest.approx(took[1:2])
+
+
+def test_the_keys_of_the_newest_copies_in_a_store(ledger: Ledger) -> None:
+    for day, stores in ((14, ["local"]), (16, ["local", "nas"]), (15, ["local"]), (17, ["nas"])):
+        backup = f"{'shop' if day % 2 else 'crm'}/202510{day}_020000"
+        keys = {store: f"{store}/{day}" for store in stores}
+        made = replace(manifest_of(backup), created=f"2025-10-{day}T02:00:00Z")
+        with ledger._engine.begin() as connection:
+            ledger.backups.record(connection, made, keys, verified=None)
+    assert ledger.backups.newest_keys("local", 2) == ["local/16", "local/15"]
+    assert ledger.backups.newest_keys("nas") == ["nas/17", "nas/16"]
+    assert ledger.backups.newest_keys("attic") == []
+
+
+def test_a_link_of_another_chain_or_of_a_restore_that_nobody_began_is_refused(ledger: Ledger) -> None:
+    run = begin(ledger)
+    assert ledger.leases.take(run.id, "notify", "host-1", kind="restore") is Refusal.STRANGE
+    with ledger._engine.begin() as connection:
+        restore = ledger.runs.begin_restore(connection, "crm", "crm", RESTORE_STEPS, None)
+    assert ledger.leases.take(restore.id, "load", "host-1", kind="restore") is Refusal.STRANGE
+    assert ledger.leases.take(restore.id, "load", "host-1") is Refusal.EARLY
+    assert isinstance(ledger.leases.take(restore.id, RESTORE_STEPS[0], "host-1", kind="restore"), Lease)
+
+
+def test_a_lease_holds_the_run_as_the_ledger_has_it(ledger: Ledger) -> None:
+    run = begin(ledger)
+    room = Room(server="db.example", per_server=2, per_host=None, needed=7, free=10, used={})
+    lease = ledger.leases.take(run.id, "dump", "host-1", room=room)
+    assert isinstance(lease, Lease)
+    assert lease.whole == ledger.runs.get(run.id)
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(ledger_url: str) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from larder.ledger.leases import Lease, Leases
 from tasks import interruption
 from tasks.interruption import LEAVE, Leaving, Terminated, TimeIsUp
-from tasks.keeping import commit
+from tasks.keeping import Lines, commit
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT)
 
@@ -82,8 +82,10 @@ def test_a_commit_does_not_wait_for_a_ledger_when_the_worker_ends(tmp_path: Path
     # A folder is no ledger: whoever opens it hears what a ledger says that is away.
     away = Leases(sa.create_engine(f"sqlite:///{tmp_path}"))
     send(LEAVE)
+    ledger = Ledgers(away)
+    lines = Lines(ledger)  # type: ignore[arg-type]
     with pytest.raises(sa.exc.OperationalError):
-        commit(Ledgers(away), Lease("run", "dump", "", 1, 1, datetime.now(UTC)))  # type: ignore[arg-type]
+        commit(ledger, Lease("run", "dump", "", 1, 1, datetime.now(UTC)), lines)  # type: ignore[arg-type]
 
 
 def test_a_step_that_begins_in_a_worker_that_ends_is_given_back() -> None:

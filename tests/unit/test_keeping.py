@@ -14,6 +14,7 @@ from celery.app import events
 from celery.events.dispatcher import EventDispatcher
 from celery.utils.threads import LocalStack
 
+from larder.errors import LarderError, LeaseLostError
 from larder.ledger import Ledger, open_ledger
 from larder.ledger.leases import Lease, Leases
 from larder.progress import Report
@@ -47,12 +48,77 @@ def test_a_commit_waits_for_a_ledger_that_is_away(ledger: Ledger, monkeypatch: p
 
     monkeypatch.setattr(Leases, "finish", be_away_first)
     monkeypatch.setattr(keeping, "_PAUSE", 0.01)
-    keeping.commit(ledger, lease)
+    keeping.commit(ledger, lease, keeping.Lines(ledger))
     assert ledger.runs.get(lease.run).steps[0].state == "done"
     left.append(1)
     monkeypatch.setattr(keeping, "COMMIT_PATIENCE", -1)
     with pytest.raises(sa.exc.OperationalError):
-        keeping.commit(ledger, lease)
+        keeping.commit(ledger, lease, keeping.Lines(ledger))
+
+
+def said(ledger: Ledger, lease: Lease) -> list[str]:
+    return [line.text for line in ledger.journal.read(lease.run)]
+
+
+def test_what_a_step_says_is_in_the_journal_while_it_goes_on_and_its_lease_is_renewed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_RENEW_EVERY", 0)
+    lease = take(ledger)
+    until, lines = ledger.runs.get(lease.run).lease_until, keeping.Lines(ledger)
+    with keeping.Keeper(ledger, lease, lines):
+        lines.add(lease.run, "INFO", "Backing up...")
+        lines.add(lease.run, "INFO", "A name with \0 and \udcff in it")
+        eventually(lambda: said(ledger, lease) == ["Backing up...", "A name with \\0 and \\udcff in it"])
+        eventually(lambda: ledger.runs.get(lease.run).lease_until > until)
+    lines.write()
+    assert len(said(ledger, lease)) == 2
+
+
+def test_the_last_lines_of_a_step_are_written_with_its_commit_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, lines, left, finish = take(ledger), keeping.Lines(ledger), [1], Leases.finish
+
+    def be_not_heard(self: Leases, lease: Lease, **what: Any) -> None:
+        finish(self, lease, **what)
+        if left:
+            left.pop()
+            raise sa.exc.OperationalError("COMMIT", {}, Exception("no answer"))
+
+    monkeypatch.setattr(Leases, "finish", be_not_heard)
+    monkeypatch.setattr(keeping, "_PAUSE", 0.01)
+    lines.add(lease.run, "INFO", "It is done")
+    keeping.commit(ledger, lease, lines)
+    lines.write()
+    assert said(ledger, lease) == ["It is done"]
+
+
+def test_lines_outlast_a_ledger_that_is_away_and_a_lease_that_is_lost(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, lines = take(ledger), keeping.Lines(ledger)
+    lines.add(lease.run, "WARN", "It will be late")
+    with monkeypatch.context() as away:
+        error = sa.exc.OperationalError("INSERT", {}, Exception("no answer"))
+        away.setattr(ledger.journal, "write_all", Raising(error))
+        lines.write()
+    ledger.runs.abandon(lease.run, LarderError("unable to go on"))
+    with pytest.raises(LeaseLostError):
+        keeping.commit(ledger, lease, lines)
+    assert not said(ledger, lease)
+    lines.write()
+    assert said(ledger, lease) == ["It will be late"]
+
+
+class Raising:
+    """Whatever is asked of it, it raises the same."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, *_: object) -> None:
+        raise self.error
 
 
 class Slow:
