@@ -7,6 +7,7 @@ The contract, which `tests/contracts/test_codecs.py` holds every codec to:
 - `reader(source)` takes encoded bytes and gives plain ones. A stream that is cut short, altered, or followed by
   anything else raises `IntegrityError`, before the end of the stream is reported. Where decoding takes a key and none
   fits, it raises `RefusedError`; a header that was altered can look like that.
+- `encode` and `decode` do the same with bytes that are all there.
 - What a codec writes, the standard tool of its name reads (`gunzip`, `zstd -d`, `age -d`).
 
 A codec is of one of two kinds: it makes smaller what it is given (or leaves it as it is), or it encrypts.
@@ -17,9 +18,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
@@ -56,6 +59,19 @@ class Codec(ABC):
     @abstractmethod
     def reader(self, source: BinaryIO) -> BinaryIO:
         """A file to read plain bytes from; encoded ones are taken from `source`."""
+
+    def encode(self, data: bytes) -> bytes:
+        """All of `data`, encoded as a stream of its own."""
+        sink = io.BytesIO()
+        with closing(self.writer(sink)) as writer:
+            writer.write(data)
+        return sink.getvalue()
+
+    def decode(self, encoded: bytes, size: int) -> bytes:
+        """What `encode` was given, which were about `size` bytes; raises as `reader` does."""
+        del size  # for who can do better with it
+        with closing(self.reader(io.BytesIO(encoded))) as reader:
+            return reader.read()
 
 
 class Cipher(Codec):

@@ -37,6 +37,26 @@ class Gzip(Codec):
 
     suffix = ".gz"
 
+    def encode(self, data: bytes) -> bytes:
+        """One member with all of `data`, made in this thread."""
+        return igzip_lib.compress(data, LEVEL, flag=igzip_lib.COMP_GZIP)
+
+    def decode(self, encoded: bytes, size: int) -> bytes:
+        """See the contract. Decoded in this thread."""
+        decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        try:
+            # With just as much room as is needed, ISA-L would look for more.
+            plain = decoder.decompress(encoded, size + 1)
+            while not decoder.eof and not decoder.needs_input:
+                plain += decoder.decompress(b"", BLOCK)
+        except _Damaged as error:
+            raise IntegrityError(f"unable to decode gzip: {str(error).lower()}") from error
+        if not decoder.eof:
+            raise IntegrityError("unable to decode gzip: the stream is cut short")
+        if decoder.unused_data:
+            raise IntegrityError("unable to decode gzip: something follows the end of the stream")
+        return plain
+
     def writer(self, sink: BinaryIO) -> BinaryIO:
         """A file to write plain bytes to, for the thread that asked for it.
 

@@ -56,14 +56,6 @@ class Client:
             )
         return str(path)
 
-    def compression(self) -> str:
-        """The lightest `--compress` for a directory that this pg_dump was built with."""
-        if self.major >= 16:
-            for method in ("zstd:1", "lz4:1"):
-                if _compresses(self.program("pg_dump"), method):
-                    return method
-        return "1"
-
 
 def choose(server: str, folders: Iterable[Path]) -> Client:
     """The pg_dump for a server of version `server` (`16.4`), from `folders`, PATH and the usual places.
@@ -199,23 +191,3 @@ def _version(program: str, _stamp: int) -> tuple[int, int] | None:
         return None
     match = _VERSION.search(said.decode(errors="replace"))
     return (int(match[1]), int(match[2] or 0)) if match else None
-
-
-@functools.lru_cache(maxsize=64)
-def _compresses(program: str, method: str) -> bool:
-    """Whether `program` was built with a compression method, which it checks before it tries to connect.
-
-    Raises `UnreachableError` where it was killed, or hung: that says nothing, and is not to be remembered.
-    """
-    nowhere = {"PGHOST": "/nonexistent", "PGCONNECT_TIMEOUT": "2"}
-    argv = [program, "--format=plain", f"--compress={method}", "--no-password", "--file=/dev/null"]
-    try:
-        with Process(argv, nowhere, stall_seconds=_PROBE_SECONDS, output=False) as process:
-            process.finish()
-    except ProcessError as error:
-        if error.code < 0:
-            raise UnreachableError(error.message, "see the system's log: was it out of memory?") from None
-        return "compress" not in error.tail
-    except ConfigurationError:
-        return False
-    return True

@@ -18,6 +18,7 @@ from larder.codecs import Codec
 from larder.databases import Piece
 from larder.databases._postgres_client import Client
 from larder.databases._postgres_connection import child_conninfo, child_environment
+from larder.databases._postgres_directory import Follower
 from larder.databases._postgres_snapshot import LOST_CLIENT_CHECK, Snapshot
 from larder.encoding import Encoding
 from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
@@ -37,9 +38,6 @@ _CLUSTER_MARKS = (
     b"-- PostgreSQL database cluster dump\n",
     b"\n-- PostgreSQL database cluster dump complete\n",
 )
-
-#: A table's rows in what `pg_restore --list` says, with the number that its file is named after.
-_ENTRY = re.compile(r"^(\d+); \d+ \d+ TABLE DATA ", re.MULTILINE)
 
 #: What pg_dump's errors mean: pattern, class, hint.
 _MEANINGS: tuple[tuple[str, type[LarderError], str], ...] = (
@@ -115,29 +113,32 @@ class Dumper:
 
     def directory(self) -> Piece:
         """pg_dump's directory format, read with several connections, restorable with pg_restore."""
-        target = self._folder / "dump.dir"
+        raw, target = self._folder / "dump.raw", self._folder / "dump.dir"
         argv = [
             *self._argv("pg_dump"),
             *self._selection(),
             "--format=directory",
             f"--jobs={self._settings.jobs}",
-            f"--compress={self._client.compression()}",
-            f"--file={target}",
+            "--compress=0",
+            "--no-sync",
+            f"--file={raw}",
         ]
-        with self._explained():
-            with self._process(argv, target) as process:
+        with self._explained(), Follower(raw, target, self._settings.jobs) as follower:
+            with self._process(argv, follower) as process:
                 process.finish()
                 self._note_warnings(process.tail)
-            self._progress.reach(_size_of(target))
-            self._check_directory(target)
+            follower.finish()
+            self._progress.reach(follower.seen)
+            self._check_directory(raw, follower)
+            follower.keep()
             return self._kept(target)
 
     def _kept(self, target: Path) -> Piece:
         """Have a directory on the disk, for nobody else to read, and say what its tar will be."""
-        target.chmod(0o700)
         for path in target.iterdir():
             path.chmod(0o600)
-            fsync_file(path)
+            if not path.name.endswith(".gz"):
+                fsync_file(path)
         fsync_folder(target)
         hashed = Hashed()
         write_tar(target, cast(BinaryIO, hashed))
@@ -150,20 +151,24 @@ class Dumper:
         excluded = [f"--exclude-table={os.fsdecode(found.pattern)}" for found in self._snapshot.excluded]
         return [f"--snapshot={self._snapshot.id}", *excluded]
 
-    def _process(self, argv: list[str], target: Path | None = None) -> Process:
+    def _process(self, argv: list[str], follower: Follower | None = None) -> Process:
         def moved() -> int:
-            assert target is not None  # noqa: S101
-            size = _size_of(target)
-            self._progress.reach(size)
-            return size
+            assert follower is not None  # noqa: S101
+            self._progress.reach(follower.seen)
+            return follower.seen
+
+        def watch() -> None:
+            self._snapshot.check()
+            if follower is not None:
+                follower.check()
 
         return Process(
             argv,
             self._environment,
             stall_seconds=self._settings.stall_timeout,
-            output=target is None,
-            moved=None if target is None else moved,
-            watch=self._snapshot.check,
+            output=follower is None,
+            moved=None if follower is None else moved,
+            watch=watch,
             # On SIGTERM pg_dump ends the processes that it reads with, and has the server stop its queries.
             death_signal=signal.SIGTERM,
         )
@@ -192,25 +197,25 @@ class Dumper:
         fsync_folder(self._folder)
         return Piece(path, codec.name, encoded.raw.size, encoded.raw.sha256, encoded.encoded)
 
-    def _check_directory(self, target: Path) -> None:
-        """Read all of it back with pg_restore, and see that no file which it names is missing or empty."""
-        entries = _ENTRY.findall(self._restored("--list", target).decode(errors="replace"))
-        sizes = {path.name.partition(".")[0]: path.stat().st_size for path in target.iterdir()}
-        missing = [number for number in entries if not sizes.get(number)]
-        if missing:
-            problem = f"the data of {len(missing)} tables is missing"
-        elif _DATABASE_MARKS[1] not in self._restored("--file=-", target):
+    def _check_directory(self, raw: Path, follower: Follower) -> None:
+        """See that pg_restore can read it to its end, and that no file is missing, empty or cut short.
+
+        The rows need no pg_restore: they were decoded and compared as they were compressed.
+        """
+        listing = self._restored("--list", raw).decode(errors="replace")
+        problem = follower.problem(listing)
+        if problem is None and _DATABASE_MARKS[1] not in self._restored("--schema-only", raw, "--file=-"):
             problem = "pg_restore finds no end in it"
-        else:
+        if problem is None:
             return
         raise IntegrityError(
             f"unable to dump database '{self._name}': pg_dump said that it was done, and {problem}",
             f"see what {self._client.folder / 'pg_dump'} is",
         )
 
-    def _restored(self, how: str, target: Path) -> bytes:
+    def _restored(self, how: str, target: Path, *options: str) -> bytes:
         """What pg_restore makes of a directory: all of a list, the end of a script."""
-        argv = [self._client.program("pg_restore"), how, str(target)]
+        argv = [self._client.program("pg_restore"), how, *options, str(target)]
         said = b""
         try:
             with Process(argv, stall_seconds=self._settings.stall_timeout) as process:
@@ -273,18 +278,3 @@ def _point(error: ProcessError) -> str:
             point = re.sub(r"^ERROR: +", "", point)
             return point[:1].lower() + point[1:]
     return error.last_line
-
-
-def _size_of(folder: Path) -> int:
-    """Bytes of all files in `folder`, which may not be there yet, and changes while we look."""
-    size = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    size += entry.stat().st_size
-                except FileNotFoundError:
-                    continue
-    except FileNotFoundError:
-        return 0
-    return size

@@ -340,3 +340,23 @@ def test_memory_is_bounded(made: Codec) -> None:
     # io.BytesIO grows by a share of itself.
     assert writing - len(sink.getvalue()) // 4 < 16 << 20
     assert reading < 16 << 20
+
+
+@every
+@pytest.mark.parametrize("content", [b"", b"a", SAMPLE], ids=["empty", "short", "long"])
+def test_bytes_that_are_all_there_are_a_stream_too(made: Codec, content: bytes) -> None:
+    data = made.encode(content)
+    assert decoded(made, data) == content
+    for guessed in (len(content), 0, 10 * len(content)):
+        assert made.decode(data, guessed) == content
+    assert made.decode(encoded(made, content), len(content)) == content
+
+
+@encoding
+def test_bytes_that_are_all_there_and_damaged_are_found_out(made: Codec) -> None:
+    data = made.encode(SAMPLE)
+    half = len(data) // 2
+    flipped = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+    for damaged in (b"", data[:-1], data[:half], data + b"x", flipped):
+        with pytest.raises(DAMAGE):
+            made.decode(damaged, len(SAMPLE))

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from larder.databases import Dump
-from larder.errors import IntegrityError, LarderError, RefusedError, UnreachableError
+from larder.errors import ExhaustedError, IntegrityError, LarderError, RefusedError, UnreachableError
 from tests.dumps import dumped, fake, filled, opened, role, wait_for
-from tests.servers import PASSWORD, Cluster, Clusters
+from tests.servers import PASSWORD, Cluster, Clusters, small_disk
 
 
 @pytest.fixture
@@ -190,6 +190,31 @@ def test_a_directory_with_a_file_missing_does_not_count(server: Cluster, tmp_pat
             pytest.raises(IntegrityError, match="the data of 1 tables is missing"),
         ):
             dumped(server.url(name), folder, postgres_bin=[folder], format="directory")
+
+
+def test_a_directory_with_a_file_cut_short_does_not_count(server: Cluster, tmp_path: Path) -> None:
+    target = 'for word in "$@"; do case $word in --file=*) target=${word#--file=};; esac; done; '
+    spoil = "for file in $target/[0-9]*.dat; do truncate -s -5 $file; done"
+    folder = fake(
+        tmp_path / "bin", f"{server.version}.99", f'{target}{server.bin}/pg_dump "$@" || exit 1; {spoil}'
+    )
+    (folder / "pg_restore").symlink_to(server.bin / "pg_restore")
+    with (
+        filled(server, "CREATE TABLE a AS SELECT 1 AS n") as name,
+        # Which of them shows depends on whether it was read before.
+        pytest.raises(IntegrityError, match=r"the data of 1 tables has no end|1 of its files have changed"),
+    ):
+        dumped(server.url(name), folder, postgres_bin=[folder], format="directory")
+
+
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+def test_a_directory_on_a_full_disk_is_told_as_that(server: Cluster, size: int, tmp_path: Path) -> None:
+    table = "CREATE TABLE a AS SELECT md5(random()::text) AS text FROM generate_series(1, 200000)"
+    with filled(server, table) as name, small_disk(tmp_path, size) as disk:
+        with pytest.raises(ExhaustedError, match=r"[Nn]o space left on device"):
+            dumped(server.url(name), disk, format="directory")
+        wait_for(lambda: server.sessions() == 0)
+    assert pg_dumps() == []
 
 
 def test_warnings_of_pg_dump_are_passed_on(server: Cluster, tmp_path: Path) -> None:
