@@ -194,7 +194,9 @@ def _existing(folder: Path) -> Path:
 
 def _size_of(path: Path) -> int:
     try:
-        return path.lstat().st_size
+        found = path.lstat()
     except OSError:
         # It has gone since it was listed.
         return 0
+    # A file that is followed while it is written has given back what was taken.
+    return min(found.st_size, found.st_blocks * 512)

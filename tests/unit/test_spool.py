@@ -94,3 +94,13 @@ def test_everybody_who_shares_a_spool_shares_its_name(tmp_path: Path) -> None:
     assert len(names) == 1
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["host"]
     assert host_id(tmp_path / "other") not in names
+
+
+def test_holes_in_a_file_take_no_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "run")
+    spool.folder.mkdir()
+    with (spool.folder / "data").open("wb") as sink:
+        sink.truncate(10_000_000)
+        sink.seek(5_000_000)
+        sink.write(b"x" * 100_000)
+    assert 100_000 <= spool.size < 200_000
