@@ -228,7 +228,7 @@ def _size(folder: Path) -> int:
         except FileNotFoundError:
             continue
         if path.is_file():
-            found[status.st_ino] = status.st_size
+            found[status.st_ino] = status.st_blocks * 512
     return sum(found.values())
 
 
