@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from larder.databases._postgres_cut import Entry
+from larder.databases._postgres_cut import Entry, Rows
 
 #: How many jobs a session may have waiting, so that it never waits for the next one. A block is about 1 MiB.
 _AHEAD = 2
@@ -30,7 +30,12 @@ class Block:
     """Whole rows that `statement` (`COPY … FROM stdin`) takes."""
 
     statement: bytes
-    data: bytes
+    rows: Rows
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return len(self.rows.first) + len(self.rows.data)
 
 
 Job = Block | Entry
@@ -64,7 +69,7 @@ class Crew:
 
     def put(self, job: Job, seconds: float) -> bool:
         """Have `job` done; says whether there was room for it within `seconds`. Raises what an earlier one has."""
-        size = len(job.data)
+        size = _size(job)
         with self._changed:
             self._changed.wait_for(lambda: self._failure or self._has_room(size), seconds)
             self._raise()
@@ -107,7 +112,7 @@ class Crew:
     def _did(self, job: Job) -> None:
         with self._changed:
             self.blocks += 1
-            self._held -= len(job.data)
+            self._held -= _size(job)
             self._changed.notify_all()
 
     def _is_settled(self) -> bool:
@@ -162,9 +167,15 @@ class Crew:
         block: Block | None = first
         with connection.cursor() as cursor, cursor.copy(first.statement) as copy:
             while block is not None:
-                copy.write(block.data)
+                if block.rows.first:
+                    copy.write(block.rows.first)
+                copy.write(block.rows.data)
                 self._did(block)
                 block = self._more(first.statement)
+
+
+def _size(job: Job) -> int:
+    return job.size if isinstance(job, Block) else len(job.data)
 
 
 def _cut(connection: psycopg.Connection) -> None:

@@ -30,9 +30,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Whole rows in COPY's text format, each with its line's end."""
+    """Whole rows in COPY's text format, each with its line's end: `first`, and then `data`.
 
-    data: bytes
+    `data` is seen where it was read to: to copy all rows of a database costs more than to look for their end.
+    """
+
+    data: bytes | memoryview
+    #: A row that came in parts, if there was one.
+    first: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ _LARGEST_ENTRY = 4 << 20
 #: What may begin between statements, beside an entry of one of the kinds above.
 _COMMENTARY, _OTHER_ENTRY, _TABLE, _COMMAND = b"--", b"-- Name", b"COPY", b"\\"
 
+_END_OF_ROWS = b"\\.\n"
+
 _COPY = re.compile(rb'(COPY (?:[^\n"]|"[^\n"]*")* FROM stdin);\n')
 _SETTING = re.compile(rb"SET (\w+)[^;\n]*;\n|SELECT pg_catalog\.set_config\([^;\n]*;\n")
 _ENCODING = re.compile(rb"SET client_encoding = '(\w+)';\n")
@@ -93,6 +100,7 @@ class Cutter:
         self.settings: list[bytes] = []
         self._reader = Reader()
         self._in_rows = False
+        self._first = b""
         self._in_preamble = True
         self._in_transaction = False
         self._spoken = False
@@ -104,7 +112,13 @@ class Cutter:
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """The pieces that `data` completes. Raises `UncutError`."""
-        if self._reader.add(data):
+        if self._in_rows and b"\n" in data:
+            self._first = self._reader.resume(data)
+            if self._first == _END_OF_ROWS:
+                self._first, self._in_rows = b"", False
+                yield End()
+            yield from self._cut()
+        elif self._reader.add(data):
             yield from self._cut()
 
     def end(self) -> Iterator[Piece]:
@@ -118,7 +132,7 @@ class Cutter:
 
     def _cut(self) -> Iterator[Piece]:
         reader = self._reader
-        while reader.at < reader.limit:
+        while reader.at < reader.limit or self._first:
             before = reader.at, self._in_rows
             yield from self._rows() if self._in_rows else self._text()
             if before == (reader.at, self._in_rows):
@@ -128,11 +142,12 @@ class Cutter:
         """Rows up to their end mark, or to the end of what is there."""
         reader, at = self._reader, self._reader.at
         end, over = reader.rows(at)
-        if end > at:
-            yield Rows(reader.buffer[at:end])
+        if end > at or self._first:
+            yield Rows(memoryview(reader.buffer)[at:end], self._first)
+        self._first = b""
         reader.at = end
         if over:
-            reader.at, self._in_rows = end + len(b"\\.\n"), False
+            reader.at, self._in_rows = end + len(_END_OF_ROWS), False
             yield End()
 
     def _text(self) -> Iterator[Piece]:

@@ -130,7 +130,7 @@ class _Loading:
                 self._statement = piece.statement
             case Rows():
                 self._begin(Rows)
-                self._put(Block(self._statement, piece.data))
+                self._put(Block(self._statement, piece))
             case Entry(kind=b"COMMENT"):
                 if self._at_work is Entry and sum(map(len, self._comments)) < _HELD:
                     # Nothing depends on a comment, and the indexes around it can go on.

@@ -51,6 +51,17 @@ class Reader:
         self.at, self.limit = 0, self.buffer.rfind(b"\n") + 1
         return True
 
+    def resume(self, data: bytes) -> bytes:
+        """Take in what comes next, in which a line ends; gives the line that this completes, and reads on after it.
+
+        All lines until now have to be read. Unlike with `add`, `data` is not copied.
+        """
+        end = data.find(b"\n") + 1
+        line = b"".join([self.buffer[self.at :], *self._unfinished, data[:end]])
+        self._unfinished.clear()
+        self.buffer, self.at, self.limit = data, end, data.rfind(b"\n") + 1
+        return line
+
     def close(self) -> None:
         """Nothing is to come: what is left can be read."""
         self.buffer = b"".join([self.buffer[self.at :], *self._unfinished])

@@ -70,8 +70,12 @@ def cut(script: bytes, sizes: Iterable[int] = ()) -> list[Piece]:
         last = joined[-1] if joined else None
         if isinstance(piece, Text) and isinstance(last, Text):
             joined[-1] = Text(last.data + piece.data, last.silent and piece.silent)
-        elif isinstance(piece, Rows) and isinstance(last, Rows):
-            joined[-1] = Rows(last.data + piece.data)
+        elif isinstance(piece, Rows):
+            rows = piece.first + piece.data
+            if isinstance(last, Rows):
+                joined[-1] = Rows(last.data + rows)
+            else:
+                joined.append(Rows(rows))
         else:
             joined.append(piece)
     return joined
@@ -85,7 +89,9 @@ def whole(pieces: Iterable[Piece]) -> bytes:
                 spelt.append(statement + b";\n")
             case End():
                 spelt.append(b"\\.\n")
-            case Text(data) | Rows(data) | Entry(_, data):
+            case Rows(data, first):
+                spelt += [first, data]
+            case Text(data) | Entry(_, data):
                 spelt.append(data)
     return b"".join(spelt)
 
