@@ -24,14 +24,14 @@ from larder.databases import (
 )
 from larder.databases._postgres_connection import (
     child_conninfo,
-    child_environment,
     connect,
     with_database,
 )
 from larder.databases._postgres_facts import Facts
 from larder.databases._postgres_load import Script, explained
+from larder.databases._postgres_loaders import application, loading_environment, loading_options
 from larder.databases._postgres_parallel import OneSessionError
-from larder.databases._postgres_snapshot import LOST_CLIENT_CHECK, may_watch_clients, trouble
+from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import (
     beside,
     connect_beside,
@@ -44,16 +44,6 @@ from larder.process import Process
 from larder.progress import Progress, human_seconds
 from larder.restoring import Content, Kept, Restorer, Source, Target
 from larder.streams import chunks
-
-#: For the sessions that load only. What is lost with `synchronous_commit = off` by a crash of the server is a database
-#: that is not live yet; `_postgres_build.finish` has all of it on the disk before anybody may swap.
-_OPTIONS = (
-    "synchronous_commit=off",
-    "maintenance_work_mem=256MB",
-    "statement_timeout=0",
-    "lock_timeout=0",
-    "idle_in_transaction_session_timeout=0",
-)
 
 #: What may not end our own sessions.
 _PATIENT = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
@@ -108,34 +98,6 @@ class Activity:
         return self._seen
 
 
-def application(plan_id: str) -> str:
-    """What the sessions of a restore are called in pg_stat_activity."""
-    return f"larder-restore-{plan_id}"
-
-
-def loading_environment(connection: psycopg.Connection, database: str, plan_id: str) -> dict[str, str]:
-    """`child_environment` for psql and pg_restore that load into `database` of `connection`'s server."""
-    environment = child_environment(connection)
-    environment |= {"PGDATABASE": database, "PGAPPNAME": application(plan_id)}
-    if given := loading_options(connection):
-        options = " ".join(f"-c {option}" for option in given)
-        environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {options}".strip()
-    return environment
-
-
-def loading_options(connection: psycopg.Connection) -> list[str]:
-    """What sessions that load are given, as `name=value`; nothing where a pooler on the way rejects it."""
-    with connection.transaction():
-        watched = may_watch_clients(connection)
-    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-    if process != connection.info.backend_pid:
-        return []
-    given = [*_OPTIONS, *([LOST_CLIENT_CHECK] if watched else [])]
-    if connection.info.server_version >= 170000:
-        given.append("transaction_timeout=0")
-    return given
-
-
 class PostgresRestorer(Restorer):
     """Modes `swap` and `new`."""
 
@@ -186,7 +148,7 @@ class PostgresRestorer(Restorer):
         client = _postgres_client.choose_loader(
             version_of(connection), source.tool, self.settings.postgres_bin
         )
-        environment = loading_environment(connection, self.scratch, self.plan.id)
+        environment = loading_environment(connection, self.scratch, self.plan.id, self.settings.jobs)
         script = Script(
             doing,
             client.program("psql"),
@@ -253,7 +215,7 @@ class PostgresRestorer(Restorer):
         self, connection: psycopg.Connection, content: Content, progress: Progress, script: Script
     ) -> None:
         """Load a plain dump with several sessions. Raises `OneSessionError` where that cannot be."""
-        options = loading_options(connection)
+        options = loading_options(connection, self.settings.jobs)
         if not options:
             raise OneSessionError("a pooler is between this machine and the server")
         given = {"application_name": application(self.plan.id)}

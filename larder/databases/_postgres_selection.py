@@ -28,7 +28,8 @@ from larder.databases import (
 from larder.databases._postgres_connection import child_conninfo, connect
 from larder.databases._postgres_examine import Table
 from larder.databases._postgres_load import Script, explained
-from larder.databases._postgres_restore import Activity, PostgresRestorer, loading_environment
+from larder.databases._postgres_loaders import loading_environment
+from larder.databases._postgres_restore import Activity, PostgresRestorer
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import version_of
 from larder.databases._postgres_toc import Entry
@@ -213,7 +214,9 @@ class _Loader:
         argv = [self.client.program("pg_restore"), "--exit-on-error", "--no-password"]
         argv += [f"--section={section}", f"--use-list={chosen}", str(self.folder)]
         restorer, source = self.restorer, self.content.source
-        environment = loading_environment(self.connection, restorer.scratch, restorer.plan.id)
+        environment = loading_environment(
+            self.connection, restorer.scratch, restorer.plan.id, restorer.settings.jobs
+        )
         if self.client.major >= _postgres_load.SETS_NEWER_FROM > self.connection.info.server_version // 10000:
             # It would set what this server does not know, and stop there.
             self._run_as_script([*argv, "--file=-"], environment)
