@@ -63,8 +63,8 @@ format: .venv/.dev ## put the code into shape
 docs: .venv/.runtime ## docs/configuration.md, from the settings as they are read
 	@$(BIN)/python -m console.reference docs/configuration.md
 
-bench: .venv/.dev ## the chain against `pg_dump | gzip`; WHAT=upload: `aws s3 cp`; restore: `gunzip | psql`; fleet: floods, thousands
-	@PYTHONPATH=. $(BIN)/python benchmarks/$(or $(WHAT),chain).py $(ARGS)
+bench: .venv/.dev ## Larder against scripts and tools, ARGS=--help; WHAT=restore: these alone; upload: `aws s3 cp`; fleet: floods, thousands
+	@$(BIN)/python -m benchmarks.$(or $(WHAT),suite) $(ARGS)
 
 lock: .venv/.dev ## newest dependencies that pyproject.toml lets in, locked with hashes
 	@$(LOCK) pyproject.toml --extra flower --group build --output-file requirements/runtime.txt

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from typing import Any
 import psutil
 import redis
 
+from larder.process import die_with
 from tasks import context
 from tasks.guard import guard
 from tests.processes import eventually, redis_server, running
@@ -95,6 +98,18 @@ class Fleet:
     def celery(self, *arguments: str, name: str, launcher: Sequence[str] = ("-m", "celery")) -> Iterator[int]:
         """A running Celery process; gives its id. Its log is `NAME.log`."""
         command = [sys.executable, *launcher, "-A", "workers", *arguments, "--loglevel", "INFO"]
+        with self._started(command, name) as process:
+            yield process
+
+    @contextmanager
+    def console(self, port: int) -> Iterator[int]:
+        """A running console; gives its id."""
+        command = [sys.executable, "-m", "console", "console", "--port", str(port)]
+        with self._started(command, "console") as process:
+            yield process
+
+    @contextmanager
+    def _started(self, command: Sequence[str], name: str) -> Iterator[int]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -103,6 +118,9 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Ctrl-C is for us, who end it then as at any other time.
+                start_new_session=True,
+                preexec_fn=functools.partial(die_with, os.getpid(), signal.SIGTERM),
             )
         with running(process):
             yield process.pid
@@ -146,9 +164,9 @@ class Fleet:
 
 
 @contextmanager
-def fleet(**environment: str) -> Iterator[Fleet]:
+def fleet(within: Path | None = None, **environment: str) -> Iterator[Fleet]:
     """A fleet in a folder of its own, with a Redis, for the length of a block."""
-    folder = Path(tempfile.mkdtemp(prefix="larder-fleet-"))
+    folder = Path(tempfile.mkdtemp(prefix="larder-fleet-", dir=within))
     try:
         with redis_server(folder) as url:
             yield Fleet(folder, url, **environment)
