@@ -42,5 +42,5 @@ def compress(work: Work) -> None:
     work.say(f"{database.title} backup created: {made.content.name}")
     work.say(f"Backup size: {short_size(made.content.size)}")
     work.say(f"Backup verified: decoded to {short_size(made.content.raw_size)} with the dump's own SHA-256")
-    work.spooled = work.spool.size
+    work.spooled = max(work.spool.size, dump.fullest)
     work.spool.drop("dump")

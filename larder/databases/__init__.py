@@ -88,6 +88,8 @@ class Dump:
     fingerprint: dict[str, Any]
     #: The server's roles and tablespaces, where asked for.
     globals: Piece | None = None
+    #: Bytes that it took of the spool's disk at its fullest, where that is more than what is left of it.
+    fullest: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -116,7 +118,7 @@ class Database(ABC):
     def dump(self, folder: Path, codec: Codec, progress: Progress, say: Callable[[str], None]) -> Dump:
         """Write a consistent snapshot into `folder`.
 
-        A dump that is a stream passes through `codec` on its way to the disk. `progress` counts raw bytes.
+        What can be encoded on the way passes through `codec`, and is decoded and compared. `progress` counts raw bytes.
         `say` takes a line for the operator.
         """
 

@@ -72,6 +72,11 @@ class _File:
     work: Future[None] | None = None
 
     @property
+    def on_disk(self) -> int:
+        """Bytes that both files take, as of the last look."""
+        return max(self.size, self.taken) - self.released + self.written
+
+    @property
     def has_rows(self) -> bool:
         """Whether it is a table's; a large object may hold what looks like their end."""
         return not self.source.name.startswith("blob_")
@@ -85,6 +90,10 @@ class Follower:
         self._target = target
         #: Bytes that pg_dump has written so far.
         self.seen = 0
+        #: Bytes that both folders took of the disk at the fullest look.
+        self.fullest = 0
+        #: The same of the files that are done.
+        self._settled = 0
         self._known: set[str] = set()
         self._open: dict[str, _File] = {}
         self._done: dict[str, _File] = {}
@@ -180,6 +189,7 @@ class Follower:
                 file.work = None
                 if file.whole:
                     self._done[name] = self._open.pop(name)
+                    self._settled += file.on_disk
                     continue
             size = _size(file.source)
             if size is None:
@@ -189,6 +199,8 @@ class Follower:
             file.whole = ended or name in self._objects
             if file.whole or (size != grown_from and (file.has_rows or size - file.taken >= BLOCK)):
                 file.work = self._pool.submit(self._take, file)
+        taken = self._settled + sum(file.on_disk for file in self._open.values())
+        self.fullest = max(self.fullest, taken)
 
     def _find_new(self) -> None:
         try:

@@ -93,6 +93,8 @@ class Dumper:
         self._progress = progress
         #: What the programs warned of.
         self.warnings: list[str] = []
+        #: See `Dump.fullest`.
+        self.fullest = 0
 
     def plain(self, codec: Codec) -> Piece:
         """One SQL script, restorable with psql, written through `codec`."""
@@ -131,6 +133,7 @@ class Dumper:
             self._progress.reach(follower.seen)
             self._check_directory(raw, follower)
             follower.keep()
+            self.fullest = follower.fullest
             return self._kept(target)
 
     def _kept(self, target: Path) -> Piece:

@@ -108,7 +108,7 @@ class PostgresDatabase(Database):
             )
 
     def dump(self, folder: Path, codec: Codec, progress: Progress, say: Callable[[str], None]) -> Dump:
-        """See the contract. `format = "directory"` ignores `codec`: pg_dump compresses each file itself."""
+        """See the contract. `format = "directory"` ignores `codec`: pg_restore wants each file compressed by itself."""
         with self._connected() as connection:
             say("Detected PostgreSQL database")
             version = _version(connection)
@@ -144,6 +144,7 @@ class PostgresDatabase(Database):
             snapshot_at=snapshot.taken_at,
             fingerprint=fingerprint,
             globals=found,
+            fullest=dumper.fullest,
             warnings=[*_newer(client, version), *snapshot.warnings, *dumper.warnings],
         )
 

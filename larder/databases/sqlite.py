@@ -7,11 +7,13 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
+from larder.checked_writer import CheckedWriter
 from larder.codecs import Codec
 from larder.databases import Database, Dump, Look, Piece
 from larder.databases._sqlite_examine import orphans, schema, tables
@@ -19,11 +21,12 @@ from larder.databases._sqlite_holders import connect, immutable, pragma
 from larder.databases._sqlite_restore import SqliteRestorer
 from larder.databases._sqlite_scratch import SqliteScratch
 from larder.drilling import Scratch
+from larder.encoding import Encoding, encoding_of
 from larder.errors import ConfigurationError, IntegrityError, LarderError, RefusedError, UnreachableError
 from larder.progress import Progress
 from larder.restoring import Plan, Restorer
 from larder.spool import disk_error
-from larder.streams import digest_file, durable_file, fsync_file, fsync_folder
+from larder.streams import Counted, digest_file, durable_file, fsync_file, fsync_folder, pour
 
 if TYPE_CHECKING:
     from larder.config import DatabaseSettings
@@ -161,11 +164,11 @@ class SqliteDatabase(Database):
     def dump(
         self,
         folder: Path,
-        codec: Codec,  # noqa: ARG002
+        codec: Codec,
         progress: Progress,
         say: Callable[[str], None],
     ) -> Dump:
-        """See the contract. The copy is a file, which `codec` has no part in.
+        """See the contract.
 
         One read transaction is held all through: the copy is of one moment. In WAL mode nobody waits for it; in the
         other modes writers wait until the copy is made.
@@ -180,25 +183,57 @@ class SqliteDatabase(Database):
                 taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
                 say("Backing up SQLite database...")
                 _copy(source, copy, progress)
-            warnings = self._check(copy)
-            found = tables(copy, self.settings.row_counts == "exact")
-            written, (orphaned, _) = schema(copy), orphans(copy)
-        hashed = digest_file(copy)
+            # SQLite reads all of the copy with one core.
+            with ThreadPoolExecutor(1, "look into the copy") as beside:
+                looking = beside.submit(self._looked_into, copy)
+                content = self._kept(copy, codec, progress)
+                warnings, fingerprint = looking.result()
+            fullest = sum(path.stat().st_size for path in folder.iterdir())
+            if content.path != copy.name:
+                copy.unlink()
+            fsync_folder(folder)
         return Dump(
             form="file",
             suffix=".db",
-            content=Piece(copy.name, "none", hashed.size, hashed.sha256),
+            content=content,
             server_version=sqlite3.sqlite_version,
             tool=_TOOL,
             snapshot_at=taken_at,
-            fingerprint={
-                "row_counts": self.settings.row_counts,
-                "tables": found,
-                "schema": written,
-                "foreign_keys": orphaned,
-            },
-            warnings=[*warnings, *([] if found else ["the database holds no table"])],
+            fingerprint=fingerprint,
+            fullest=fullest,
+            warnings=warnings,
         )
+
+    def _looked_into(self, copy: Path) -> tuple[list[str], dict[str, Any]]:
+        """See that the copy is whole; gives what to warn of, and the fingerprint."""
+        warnings = self._check(copy)
+        found = tables(copy, self.settings.row_counts == "exact")
+        written, (orphaned, _) = schema(copy), orphans(copy)
+        return [*warnings, *([] if found else ["the database holds no table"])], {
+            "row_counts": self.settings.row_counts,
+            "tables": found,
+            "schema": written,
+            "foreign_keys": orphaned,
+        }
+
+    def _kept(self, copy: Path, codec: Codec, progress: Progress) -> Piece:
+        """Have the copy on the disk: through `codec`, where the artifact takes that over."""
+        if not codec.suffix or encoding_of(self.settings).after(codec.name) is None:
+            fsync_file(copy)
+            hashed = digest_file(copy)
+            return Piece(copy.name, "none", hashed.size, hashed.sha256)
+        progress.restart(copy.stat().st_size)
+        # The database has been read: it feels nothing of what comes now.
+        progress.pacer = None
+        target = copy.with_name(copy.name + codec.suffix)
+        with (
+            copy.open("rb") as plain,
+            durable_file(target) as sink,
+            CheckedWriter(target.name, Encoding([codec]), sink) as writer,
+        ):
+            pour(plain, cast(BinaryIO, Counted(cast(BinaryIO, writer), progress)))
+        raw = writer.raw
+        return Piece(target.name, codec.name, raw.size, raw.sha256, writer.encoded)
 
     def _path(self) -> Path:
         """The file, which is there, can be read, and holds something."""
@@ -303,21 +338,19 @@ def _mode(path: Path) -> str:
 
 
 def _copy(source: sqlite3.Connection, copy: Path, progress: Progress) -> None:
-    """Copy every page, and have the copy on the disk."""
+    """Copy every page. What becomes of the copy is for the caller to have on the disk."""
     page_size = pragma(source, "page_size")
     progress.total = pragma(source, "page_count") * page_size
 
     def report(_status: int, remaining: int, total: int) -> None:
         progress.reach((total - remaining) * page_size)
 
-    with durable_file(copy):
-        pass
+    # SQLite would let others read what it makes.
+    copy.touch(0o600)
     with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as target:
         target.execute("PRAGMA synchronous = OFF")
         target.execute("PRAGMA journal_mode = OFF")
         source.backup(target, pages=max(1, STEP // page_size), progress=report)
-    fsync_file(copy)
-    fsync_folder(copy.parent)
 
 
 def _nearby(path: Path, base: Path) -> str:

@@ -20,19 +20,35 @@ from larder.codecs import codec
 from larder.config import DatabaseSettings
 from larder.databases import Database, Dump, open_database, sqlite
 from larder.errors import IntegrityError, RefusedError, UnreachableError
+from larder.pacing import Pacer
 from larder.progress import Progress
+from larder.streams import digest_file
 
 CODEC = codec("gzip")
 
 
-def opened(url: str, base: Path | None = None) -> Database:
-    settings = DatabaseSettings(name="shop", url=SecretStr(url), base=base or Path("/nonexistent"))
+def opened(url: str, base: Path | None = None, compression: str = "gzip") -> Database:
+    settings = DatabaseSettings(
+        name="shop", url=SecretStr(url), base=base or Path("/nonexistent"), compression=compression
+    )
     return open_database(settings, Path("/nonexistent"))
 
 
 def dumped(path: Path, folder: Path, progress: Progress | None = None) -> Dump:
     folder.mkdir(exist_ok=True)
     return opened(f"sqlite:///{path}").dump(folder, CODEC, progress or Progress(), lambda _line: None)
+
+
+def copied(made: Dump, folder: Path) -> Path:
+    """The copy, taken out of what the dump has made of it."""
+    copy = folder / "copy.db"
+    with (
+        (folder / made.content.path).open("rb") as stored,
+        closing(codec(made.content.encoding).reader(stored)) as plain,
+    ):
+        copy.write_bytes(plain.read())
+    assert digest_file(copy).sha256 == made.content.raw_sha256
+    return copy
 
 
 def connect(path: Path, timeout: float = 5) -> sqlite3.Connection:
@@ -115,7 +131,7 @@ def test_a_copy_under_a_writer_is_of_one_moment(
         in_the_end = writer.next
         wait_for(lambda: writer.next > in_the_end)
     assert done == sorted(set(done)), "it began again"
-    with closing(sqlite3.connect(tmp_path / "out" / "dump.db")) as copy:
+    with closing(sqlite3.connect(copied(made, tmp_path / "out"))) as copy:
         assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         count, last = copy.execute("SELECT count(*), max(n) FROM log").fetchone()
         assert copy.execute("PRAGMA journal_mode").fetchone() == (mode,)
@@ -132,10 +148,37 @@ def test_nothing_is_left_beside_the_source_or_the_copy(mode: str, tmp_path: Path
     path = make(tmp_path / "shop.db", mode, rows=10)
     before = path.read_bytes()
     opened(f"sqlite:///{path}").look()
-    dumped(path, tmp_path / "out")
+    made = dumped(path, tmp_path / "out")
     assert beside(path) == set()
     assert path.read_bytes() == before
-    assert beside(tmp_path / "out" / "dump.db") == set()
+    assert made.content.path == "dump.db.gz"
+    assert made.fullest == path.stat().st_size + (tmp_path / "out" / "dump.db.gz").stat().st_size
+    assert beside(tmp_path / "out" / "dump.db.gz") == set()
+
+
+def test_a_copy_that_its_artifact_would_have_to_decode_stays_as_it_is(tmp_path: Path) -> None:
+    path = make(tmp_path / "shop.db", rows=10)
+    made = opened(f"sqlite:///{path}", compression="none").dump(
+        tmp_path, CODEC, Progress(), lambda _line: None
+    )
+    assert (made.content.path, made.content.encoding) == ("dump.db", "none")
+    assert beside(path) == {"dump.db"}
+    assert digest_file(tmp_path / "dump.db").sha256 == made.content.raw_sha256
+
+
+def test_a_copy_is_encoded_as_fast_as_may_be_however_slowly_it_was_made(tmp_path: Path) -> None:
+    """`max_rate` is about what the database feels."""
+    path = make(tmp_path / "shop.db", rows=1000)
+    progress = Progress()
+    spent: list[int] = []
+
+    class Counting(Pacer):
+        def spend(self, moved: int) -> None:
+            spent.append(moved)
+
+    progress.pacer = Counting(1)
+    dumped(path, tmp_path / "out", progress)
+    assert sum(spent) == path.stat().st_size
 
 
 def test_what_is_only_in_the_write_ahead_log_is_copied_too(tmp_path: Path) -> None:
@@ -235,7 +278,7 @@ def test_virtual_tables_and_what_they_are_made_of_are_not_counted(tmp_path: Path
         made.execute("CREATE TABLE counted (n INTEGER PRIMARY KEY AUTOINCREMENT)")
     made_of = dumped(path, tmp_path / "out")
     assert set(made_of.fingerprint["tables"]) == {"docs_of_mine", "counted"}
-    with closing(sqlite3.connect(tmp_path / "out" / "dump.db")) as copy:
+    with closing(sqlite3.connect(copied(made_of, tmp_path / "out"))) as copy:
         assert copy.execute("SELECT count(*) FROM docs WHERE docs MATCH 'words'").fetchone() == (1,)
 
 

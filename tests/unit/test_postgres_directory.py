@@ -60,6 +60,8 @@ def test_a_file_is_taken_while_it_grows_and_its_room_given_back(raw: Path, follo
     follower.finish()
     assert taken(raw, "12.dat") == ROWS + ROWS + END
     assert follower.seen == path.stat().st_size
+    # Not all of it was there at any time, and once at least what had been written at first.
+    assert BLOCK < follower.fullest < len(ROWS + ROWS)
     assert follower.problem(LISTING) is None
 
 
