@@ -33,8 +33,8 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _take_and_die(self: Leases, run_id: str, step: str, host: str, store: str = "") -> Any:
-    found = _take(self, run_id, step, host, store)
+def _take_and_die(self: Leases, run_id: str, step: str, *more: Any, **options: Any) -> Any:
+    found = _take(self, run_id, step, *more, **options)
     if isinstance(found, Lease):
         if (step, "taken") == (STEP, MOMENT):
             _die()

@@ -87,8 +87,8 @@ def _run_at_step(task: Any, link: Any, run_id: str, store: str) -> None:
         WIRES.end()
 
 
-def _take_and_stop(self: Leases, run_id: str, step: str, host: str, store: str = "", room: Any = None) -> Any:
-    found = _take(self, run_id, step, host, store, room)
+def _take_and_stop(self: Leases, run_id: str, step: str, *more: Any, **options: Any) -> Any:
+    found = _take(self, run_id, step, *more, **options)
     if isinstance(found, Lease):
         WIRES.begin(f"{_kind}.{step}")
         WIRES.reach(f"{_kind}.{step}.taken")
