@@ -156,13 +156,14 @@ class _Comparison:
         if self._sent is None:
             self._decoded.write(piece)
             return
-        at = 0
-        while at < len(piece):
+        at, view = 0, memoryview(piece)
+        while at < len(view):
             if not self._sent:
                 raise self._unlike()
             first = self._sent[0]
-            count = min(len(first) - self._at, len(piece) - at)
-            if not first.startswith(piece[at : at + count], self._at):
+            count = min(len(first) - self._at, len(view) - at)
+            # Compared where both lie, by the C library: `==` of views takes their bytes one by one.
+            if not first.startswith(view[at : at + count], self._at):
                 raise self._unlike()
             at, self._at = at + count, self._at + count
             if self._at == len(first):
