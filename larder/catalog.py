@@ -7,7 +7,8 @@ names, so that pruning `app` cannot touch `app2`. Files that belong to no manife
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,9 @@ LARGEST_SIDECAR = 1 << 16
 
 #: How many manifests are read at once. A server takes its time for each, and hardly more for several.
 READERS = 8
+
+#: Seconds for one, from which on several readers are worth it: on a disk at hand, they are in each other's way.
+SLOW = 0.005
 
 #: The trust of callers that have no keys at hand: nothing is said about who signed.
 ANYBODY = Trust()
@@ -124,12 +128,23 @@ def read(store: Store, folder: str = "", trust: Trust = ANYBODY) -> Catalog:
     """
     sizes = store.sizes(folder)
     keys = [key for key in sizes if key.endswith(MANIFEST_SUFFIX)]
-    with ThreadPoolExecutor(READERS, thread_name_prefix="catalog") as readers:
-        # Where one raises, those that have not begun are cancelled.
-        found = list(readers.map(partial(_entry, store, sizes, trust), keys))
+    found = _all(partial(_entry, store, sizes, trust), keys)
     entries = [_with_pin(entry, sizes) for entry in found if entry is not None]
     claimed = {key for entry in entries for key in (entry.manifest_key, *entry.beside)}
     return Catalog(folder, tuple(sorted(entries, key=_order)), tuple(sorted(sizes.keys() - claimed)))
+
+
+def _all(reader: Callable[[str], Entry | None], keys: Iterable[str]) -> Iterator[Entry | None]:
+    """What `reader` makes of each key: one after the other, until one takes its time."""
+    left = iter(keys)
+    for key in left:
+        began = time.monotonic()
+        yield reader(key)
+        if time.monotonic() - began > SLOW:
+            break
+    with ThreadPoolExecutor(READERS, thread_name_prefix="catalog") as readers:
+        # Where one raises, those that have not begun are cancelled.
+        yield from readers.map(reader, left)
 
 
 def read_named(store: Store, key: str, trust: Trust, backup: str, digest: str | None) -> Manifest:

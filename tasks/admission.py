@@ -35,9 +35,9 @@ def room_for(run: Run) -> Room | None:
     )
 
 
-def see_that_it_fits(settings: Settings, database: DatabaseSettings, spool: Spool) -> None:
-    """Raise `ExhaustedError` where the spool has no room for as much as the database's last backup took there."""
-    needed = _needed(database)
+def see_that_it_fits(settings: Settings, run: Run, spool: Spool) -> None:
+    """Raise `ExhaustedError` where the spool has no room for what the run's dump was admitted with."""
+    needed = run.spooled
     if needed is None:
         return
     used = sum(Spool(settings.spool_dir, folder.name).size for folder in run_folders(settings.spool_dir))
@@ -46,7 +46,7 @@ def see_that_it_fits(settings: Settings, database: DatabaseSettings, spool: Spoo
         return
     limited = settings.spool_limit is not None and free < free_bytes(settings.spool_dir)
     raise ExhaustedError(
-        f"unable to begin the dump of '{database.name}': the last one took {human_size(needed / _MORE)} in the spool, "
+        f"unable to begin the dump of '{run.database}': the last one took {human_size(needed / _MORE)} in the spool, "
         f"and {human_size(free)} are left of {'spool_limit' if limited else f'the disk of {settings.spool_dir}'}: "
         f"{human_size(needed - free)} are missing",
         "raise spool_limit" if limited else "free some space there, or move the spool with LARDER_STATE_DIR",

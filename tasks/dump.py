@@ -23,7 +23,7 @@ def dump(work: Work) -> None:
     sweep()
     # A key that cannot be used shall not show after hours of dumping.
     context.signer()
-    see_that_it_fits(work.settings, work.database, work.spool)
+    see_that_it_fits(work.settings, work.run, work.spool)
     work.pace()
     work.say(f"Starting database backup at {work.run.stamp}")
     if work.lease.tries == 1 and work.run.parent is None:

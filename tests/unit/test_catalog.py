@@ -356,25 +356,40 @@ def test_a_manifest_under_another_name_owns_nothing(store: Local, tmp_path: Path
 
 
 class Slow(Local):
-    """A store whose answers wait for each other, as long as there are `together` under way."""
+    """A store whose first answer takes its time, and whose further ones wait until `together` are under way."""
 
     def __init__(self, folder: Path, together: int) -> None:
         super().__init__("nas", folder)
         self.barrier = threading.Barrier(together, timeout=30)
+        self.asked_by: list[str] = []
 
     def open(self, key: str) -> BinaryIO:
         if key.endswith(".json"):
-            self.barrier.wait()
+            self.asked_by.append(threading.current_thread().name)
+            if len(self.asked_by) == 1:
+                time.sleep(0.01)
+            else:
+                self.barrier.wait()
         return super().open(key)
 
 
 def test_several_manifests_are_read_at_once_and_their_order_stays(tmp_path: Path) -> None:
-    for day in range(10, 10 + 2 * catalog.READERS):
+    for day in range(10, 11 + 2 * catalog.READERS):
         keep(tmp_path / "shop", "shop", f"202510{day}_020000")
     at_once = catalog.read(Slow(tmp_path, catalog.READERS), "shop")
     assert at_once == catalog.read(Slow(tmp_path, 1), "shop")
     ids = [entry.backup for entry in at_once.backups]
     assert ids == sorted(ids)
+
+
+def test_a_store_that_answers_at_once_has_one_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(10, 15):
+        keep(tmp_path / "shop", "shop", f"202510{day}_020000")
+    # Not even a machine that is busy is that slow.
+    monkeypatch.setattr(catalog, "SLOW", 30)
+    store = Slow(tmp_path, 1)
+    catalog.read(store, "shop")
+    assert store.asked_by == [threading.current_thread().name] * 5
 
 
 class Failing(Local):
