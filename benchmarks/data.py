@@ -8,8 +8,10 @@ import marshal
 import random
 import sqlite3
 import subprocess
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from psycopg import sql
 
@@ -62,6 +64,17 @@ def fill_postgres(
     _quietly(cluster, name, [cluster.bin / "vacuumdb", "--analyze", name])
     # What is still to be written would be written while somebody is measured.
     cluster.execute("CHECKPOINT", name)
+
+
+def settings_of(options: Namespace) -> dict[str, Any]:
+    """What was asked for of a PostgreSQL database that `fill_postgres` makes, for the results."""
+    return {
+        "megabytes": options.size,
+        "data": options.data,
+        "partitions": options.partitions,
+        "postgres": options.postgres,
+        "rounds": options.rounds,
+    }
 
 
 def _quietly(cluster: Cluster, name: str, command: Sequence[Path | str]) -> None:

@@ -96,7 +96,7 @@ def _machines(parts: Parts) -> str:
         said = "\n".join(f"- {', '.join(names)}: {text}." for text, names in lines.items())
     load = max((part["load"] for part in parts.values()), default=0)
     if load > QUIET:
-        said += f"\n\n**The machine was not quiet**: others kept it busy (load {load:.1f} when it began)."
+        said += f"\n\n**The machine was not quiet**: its load was {load:.1f} when a part began."
     return said
 
 

@@ -16,6 +16,7 @@ from benchmarks.data import (
     fill_sqlite,
     postgres_contents,
     process_of,
+    settings_of,
     sqlite_contents,
 )
 from benchmarks.larder_side import backup, configured
@@ -39,13 +40,7 @@ def postgres(stage: Stage, options: Namespace) -> dict[str, Any]:
         server.remove()
         cluster.remove()
     return {
-        "settings": {
-            "megabytes": options.size,
-            "data": options.data,
-            "partitions": options.partitions,
-            "postgres": options.postgres,
-            "rounds": options.rounds,
-        },
+        "settings": settings_of(options),
         **found,
     }
 

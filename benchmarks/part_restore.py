@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import Contestant, Taken, compete
-from benchmarks.data import Contents, fill_postgres, postgres_contents, process_of
+from benchmarks.data import Contents, fill_postgres, postgres_contents, process_of, settings_of
 from benchmarks.larder_side import BACKUPS, approver, configured, larder, restore
 from benchmarks.peers import SCRATCH, SOURCE, compare, environment
 from benchmarks.running import Place
@@ -35,13 +35,7 @@ def run(stage: Stage, options: Namespace) -> dict[str, Any]:
     finally:
         cluster.remove()
     return {
-        "settings": {
-            "megabytes": options.size,
-            "data": options.data,
-            "partitions": options.partitions,
-            "postgres": options.postgres,
-            "rounds": options.rounds,
-        },
+        "settings": settings_of(options),
         **found,
     }
 

@@ -185,13 +185,13 @@ def _between(earlier: Use, later: Use, share: float) -> Use:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of a folder's files; one with two names counts once."""
+    """Bytes of a folder's files; one with two names counts once, and holes not at all."""
     found: dict[int, int] = {}
     for path in folder.rglob("*"):
         try:
             status = path.lstat()
             if path.is_file():
-                found[status.st_ino] = status.st_size
+                found[status.st_ino] = min(status.st_size, status.st_blocks * 512)
         except FileNotFoundError:
             continue
     return sum(found.values())
