@@ -21,12 +21,13 @@ import importlib
 import io
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
 from larder.errors import ConfigurationError
+from larder.streams import chunks
 
 #: The word of the codec that `encrypt_to` is about.
 ENCRYPTION = "age"
@@ -72,6 +73,14 @@ class Codec(ABC):
         del size  # for who can do better with it
         with closing(self.reader(io.BytesIO(encoded))) as reader:
             return reader.read()
+
+    def members(self, source: BinaryIO) -> Iterator[bytes]:
+        """What `source` decodes to, in the thread that takes it; raises as `reader` does.
+
+        Where the standard tool reads several streams one after the other as one, so may this.
+        """
+        with closing(self.reader(source)) as reader:
+            yield from chunks(reader)
 
 
 class Cipher(Codec):

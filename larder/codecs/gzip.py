@@ -43,7 +43,7 @@ class Gzip(Codec):
 
     def decode(self, encoded: bytes, size: int) -> bytes:
         """See the contract. Decoded in this thread."""
-        decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        decoder = _decoder()
         try:
             # With just as much room as is needed, ISA-L would look for more.
             plain = decoder.decompress(encoded, size + 1)
@@ -67,6 +67,14 @@ class Gzip(Codec):
     def reader(self, source: BinaryIO) -> BinaryIO:
         """A file to read plain bytes from, decoded by a thread ahead of the reading."""
         return cast(BinaryIO, ReadAhead(_decoded(source)))
+
+    def members(self, source: BinaryIO) -> Iterator[bytes]:
+        """See the contract: of all members, as gunzip reads them."""
+        data = source.read(READ)
+        while data:
+            decoder = _decoder()
+            yield from _member(decoder, source, data)
+            data = decoder.unused_data or source.read(READ)
 
 
 class _Writer(io.RawIOBase):
@@ -101,22 +109,29 @@ class _Writer(io.RawIOBase):
                 super().close()
 
 
+def _decoder() -> igzip_lib.IgzipDecompressor:
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
 def _decoded(source: BinaryIO) -> Iterator[bytes]:
-    decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    try:
-        while not decoder.eof:
-            data = b""
-            if decoder.needs_input:
-                data = source.read(READ)
-                if not data:
-                    raise IntegrityError("unable to decode gzip: the stream is cut short")
-            if plain := decoder.decompress(data, BLOCK):
-                yield plain
-    except _Damaged as error:
-        raise IntegrityError(f"unable to decode gzip: {str(error).lower()}") from error
+    decoder = _decoder()
+    yield from _member(decoder, source, source.read(READ))
     # gunzip takes a second member, and zeros, as part of the stream. No artifact has either.
     if decoder.unused_data or source.read(1):
         raise IntegrityError("unable to decode gzip: something follows the end of the stream")
+
+
+def _member(decoder: igzip_lib.IgzipDecompressor, source: BinaryIO, data: bytes) -> Iterator[bytes]:
+    """Plain bytes of the member that begins with `data` and goes on in `source`."""
+    try:
+        while not decoder.eof:
+            if decoder.needs_input and not data and not (data := source.read(READ)):
+                raise IntegrityError("unable to decode gzip: the stream is cut short")
+            if plain := decoder.decompress(data, BLOCK):
+                yield plain
+            data = b""
+    except _Damaged as error:
+        raise IntegrityError(f"unable to decode gzip: {str(error).lower()}") from error
 
 
 CODEC = Gzip

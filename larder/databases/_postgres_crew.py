@@ -1,4 +1,4 @@
-"""Sessions that load parts of a dump beside each other: blocks of rows, and indexes."""
+"""Sessions that load parts of a dump beside each other: blocks of rows, indexes, foreign keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AHEAD = 2
 #: Bytes that are held at most for all sessions together, but for a single job: where rows are large, so are blocks.
 _MOST = 64 << 20
 
-#: How often an index is made again that another one of ours stood in the way of.
+#: How often an index or a foreign key is made again that another one of ours stood in the way of.
 _TRIES = 5
 
 #: Seconds that a thread may take to end after its connection was cut.

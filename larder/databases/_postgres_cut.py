@@ -1,6 +1,7 @@
 """A script of pg_dump, cut while it streams by into what one session has to be told, and what any of several can do.
 
-Rows may be sent by any session, a block at a time, and indexes made by any; all the rest is text for psql, in order.
+Rows may be sent by any session, a block at a time, and indexes and foreign keys made by any; all the rest is text for
+psql, in order.
 What is inside a string, a function's body or a comment is never taken for a landmark: text is read as psql reads it.
 """
 
@@ -49,7 +50,7 @@ class End:
 class Entry:
     """The whole statements of one object, with pg_dump's header above: any session can execute them."""
 
-    #: `INDEX`, `CONSTRAINT` (a primary key, or another with an index) or `COMMENT`.
+    #: `INDEX`, `CONSTRAINT` (a primary key, or another with an index), `FK CONSTRAINT` or `COMMENT`.
     kind: bytes
     data: bytes
 
@@ -67,6 +68,7 @@ _HEADER_LINES = 3
 _MAKES = {
     b"INDEX": re.compile(rb"CREATE (?:UNIQUE )?INDEX |ALTER (?:INDEX|TABLE) "),
     b"CONSTRAINT": re.compile(rb"ALTER TABLE "),
+    b"FK CONSTRAINT": re.compile(rb"ALTER TABLE "),
     b"COMMENT": re.compile(rb"COMMENT ON "),
 }
 

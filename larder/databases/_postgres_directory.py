@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from larder.codecs import codec
+from larder.databases._postgres_folder import END_OF_ROWS
 from larder.errors import IntegrityError
 
 #: Bytes that are compressed at a time. Smaller blocks cost size, larger ones memory; these cost neither.
@@ -32,9 +33,6 @@ BLOCK = 1 << 20
 #: Seconds between two looks at the folder, and how much longer a pause is than the look was.
 LOOK_EVERY = 0.03
 _PAUSES = 15
-
-#: What every table's file ends with, and nothing before its end holds: a row can't be a bare `\.`.
-_END_OF_ROWS = b"\\.\n\n\n"
 
 _DATA = re.compile(r"(?:blob_)?\d+\.dat")
 _LARGE_OBJECTS = re.compile(r"blobs(?:_\d+)?\.toc")
@@ -267,18 +265,18 @@ class Follower:
                 f"unable to compress {file.source.name}: it does not decode to what pg_dump wrote",
                 "see the disk that the spool is on",
             )
-        file.tail = (file.tail + block)[-len(_END_OF_ROWS) - 1 :]
+        file.tail = (file.tail + block)[-len(END_OF_ROWS) - 1 :]
         file.taken += len(block)
         file.written += len(encoded)
 
 
 def _ends_rows(tail: bytes) -> bool:
-    return tail == _END_OF_ROWS or tail.endswith(b"\n" + _END_OF_ROWS)
+    return tail == END_OF_ROWS or tail.endswith(b"\n" + END_OF_ROWS)
 
 
 def _ends(source: int, size: int) -> bool:
     """Whether a table's file has all of its rows."""
-    count = min(size, len(_END_OF_ROWS) + 1)
+    count = min(size, len(END_OF_ROWS) + 1)
     return _ends_rows(os.pread(source, count, size - count))
 
 

@@ -21,12 +21,12 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from larder.databases import _postgres_client, _postgres_facts, _postgres_target
+from larder.databases._postgres_activity import Activity
 from larder.databases._postgres_client import Client
 from larder.databases._postgres_connection import child_conninfo, connect
 from larder.databases._postgres_examine import CHECKER, Table, differences, expected
 from larder.databases._postgres_load import Script, checked, explained, for_server, masked
 from larder.databases._postgres_loaders import application, loading_environment
-from larder.databases._postgres_restore import Activity
 from larder.databases._postgres_sessions import MAY_END, WHO
 from larder.databases._postgres_snapshot import RELATIONS, trouble
 from larder.databases._postgres_target import listed, missing_roles, version_of

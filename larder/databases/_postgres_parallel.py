@@ -1,8 +1,8 @@
 """A script of pg_dump loaded by several sessions at once, into a database that nobody uses yet.
 
-psql executes the text, in order. Rows are sent, and indexes made, by a crew of sessions beside it: what comes after
-them in the script waits until they are done, and they wait until psql has done what comes before. Nothing here is one
-transaction, so whoever calls drops the database wherever this raises.
+psql executes the text, in order. Rows are sent, and indexes and foreign keys made, by a crew of sessions beside it:
+what comes after them in the script waits until they are done, and they wait until psql has done what comes before.
+Nothing here is one transaction, so whoever calls drops the database wherever this raises.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum, auto
 
 import psycopg
 
@@ -22,6 +23,8 @@ from larder.process import TICK, Process, StalledError
 
 #: Bytes of comments that wait until the indexes before them are made.
 _HELD = 4 << 20
+
+_FOREIGN_KEY = b"FK CONSTRAINT"
 
 #: How a server says that sessions of ours stood in each other's way.
 _DEADLOCK = "40P01"
@@ -35,17 +38,28 @@ class OneSessionError(Exception):
 _NOT_SO = (LarderError, RefusedError, RejectedError)
 
 
+def as_they_are(rows: Rows) -> Iterator[Rows]:
+    """The rows themselves."""
+    yield rows
+
+
 def load(
-    script: Script, stream: Iterable[bytes], connect: Callable[[], psycopg.Connection], jobs: int
+    script: Script,
+    stream: Iterable[bytes],
+    connect: Callable[[], psycopg.Connection],
+    jobs: int,
+    rows_of: Callable[[Rows], Iterator[Rows]] = as_they_are,
 ) -> None:
     """Load `stream` into the empty database that `script` leads to, with `jobs` sessions that `connect` makes.
+
+    In place of the rows in `stream`, those are sent that `rows_of` gives for them.
 
     Returns when all of `stream` was read to its end and done. Raises `OneSessionError`, what `stream` raises, and of
     what `explained` says `UnreachableError` and `ExhaustedError`; by then the sessions are over, or about to be.
     """
     try:
         with explained(script.doing):
-            _load(script, stream, connect, jobs)
+            _load(script, stream, connect, jobs, rows_of)
     except UncutError as error:
         raise OneSessionError(str(error)) from None
     except psycopg.Error as error:
@@ -60,7 +74,11 @@ def load(
 
 
 def _load(
-    script: Script, stream: Iterable[bytes], connect: Callable[[], psycopg.Connection], jobs: int
+    script: Script,
+    stream: Iterable[bytes],
+    connect: Callable[[], psycopg.Connection],
+    jobs: int,
+    rows_of: Callable[[Rows], Iterator[Rows]],
 ) -> None:
     with script.process() as process, contextlib.ExitStack() as stack:
 
@@ -71,7 +89,7 @@ def _load(
                 raise OneSessionError(error.message) from None
 
         listener = connected()
-        loading = _Loading(script, process, listener)
+        loading = _Loading(script, process, listener, rows_of)
         cutter = Cutter()
         try:
             for data in stream:
@@ -97,11 +115,26 @@ def _prepared(connection: psycopg.Connection, cutter: Cutter) -> psycopg.Connect
     return connection
 
 
+class _Work(Enum):
+    """What a crew is at: one of these, in any order within it, and the next when that is done."""
+
+    ROWS = auto()
+    INDEXES = auto()
+    FOREIGN_KEYS = auto()
+
+
 class _Loading:
     """One script on its way: psql is told the text, a crew does the rest, and neither goes ahead of the other."""
 
-    def __init__(self, script: Script, process: Process, listener: psycopg.Connection) -> None:
+    def __init__(
+        self,
+        script: Script,
+        process: Process,
+        listener: psycopg.Connection,
+        rows_of: Callable[[Rows], Iterator[Rows]],
+    ) -> None:
         self.crew: Crew | None = None
+        self._rows_of = rows_of
         self._script = script
         self._process = process
         self._listener = listener
@@ -111,8 +144,7 @@ class _Loading:
         #: How much of what psql was fed it is known to have done.
         self._done = 0
         self._statement = b""
-        #: What the crew is at: `Rows`, `Entry`, or nothing.
-        self._at_work: type[Rows] | type[Entry] | None = None
+        self._at_work: _Work | None = None
         self._comments: list[bytes] = []
         opening = ["\\encoding UTF8", "\\o /dev/null"]
         if listener.info.server_version >= 140000:
@@ -129,16 +161,19 @@ class _Loading:
             case Table():
                 self._statement = piece.statement
             case Rows():
-                self._begin(Rows)
-                self._put(Block(self._statement, piece))
+                self._begin(_Work.ROWS)
+                with contextlib.closing(self._rows_of(piece)) as found:  # type: ignore[type-var]
+                    for rows in found:
+                        self._put(Block(self._statement, rows))
             case Entry(kind=b"COMMENT"):
-                if self._at_work is Entry and sum(map(len, self._comments)) < _HELD:
-                    # Nothing depends on a comment, and the indexes around it can go on.
+                if self._at_work not in (None, _Work.ROWS) and sum(map(len, self._comments)) < _HELD:
+                    # Nothing depends on a comment, and the work around it can go on.
                     self._comments.append(piece.data)
                 else:
                     self._feed(piece.data)
             case Entry():
-                self._begin(Entry)
+                # A foreign key takes the index of what it refers to.
+                self._begin(_Work.FOREIGN_KEYS if piece.kind == _FOREIGN_KEY else _Work.INDEXES)
                 self._put(piece)
             case End():
                 pass
@@ -156,7 +191,7 @@ class _Loading:
         self._process.feed(data)
         self._fed += 1
 
-    def _begin(self, work: type[Rows] | type[Entry]) -> None:
+    def _begin(self, work: _Work) -> None:
         if self._at_work is not work:
             self._settle()
             if self._done != self._fed:

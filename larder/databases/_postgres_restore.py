@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,20 +16,19 @@ from larder.databases import (
     _postgres_client,
     _postgres_examine,
     _postgres_facts,
-    _postgres_load,
-    _postgres_parallel,
     _postgres_swap,
     _postgres_target,
 )
+from larder.databases._postgres_activity import growth
 from larder.databases._postgres_connection import (
     child_conninfo,
     connect,
     with_database,
 )
 from larder.databases._postgres_facts import Facts
-from larder.databases._postgres_load import Script, explained
-from larder.databases._postgres_loaders import application, loading_environment, loading_options
-from larder.databases._postgres_parallel import OneSessionError
+from larder.databases._postgres_filling import Filling
+from larder.databases._postgres_load import explained
+from larder.databases._postgres_loaders import loading_environment
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import (
     beside,
@@ -39,63 +37,15 @@ from larder.databases._postgres_target import (
     version_of,
 )
 from larder.errors import LarderError
-from larder.pipes import ReadAhead
 from larder.process import Process
 from larder.progress import Progress, human_seconds
 from larder.restoring import Content, Kept, Restorer, Source, Target
-from larder.streams import chunks
 
 #: What may not end our own sessions.
 _PATIENT = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
-#: Whether the server works for us: not while it waits for a lock, for us, or for a standby.
-_AT_WORK = """
-    SELECT count(*) FILTER (WHERE state = 'active' AND coalesce(wait_event_type NOT IN ('Lock', 'Client'), true)
-                            AND wait_event IS DISTINCT FROM 'SyncRep'), pg_database_size(%(database)s::name)
-    FROM pg_stat_activity WHERE datname = %(database)s AND application_name = %(application)s
-"""
-
 #: In the run's scratch folder: which databases were about to be exchanged.
 _NOTE = "swap.json"
-
-#: Seconds between two looks at what the server does.
-_LOOK_EVERY = 1.0
-
-
-class Activity:
-    """Says something new whenever the server works for the sessions of `application` in `database`.
-
-    For `Process(moved=…)`: building a large index for an hour is no stall, and waiting for a lock is. `connection`
-    leads to another database, and `told` gets the size of this one, in bytes.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        connection: psycopg.Connection,
-        database: str,
-        application: str,
-        told: Callable[[int], None] = lambda _size: None,
-    ) -> None:
-        self._name = name
-        self._connection = connection
-        self._wanted = {"database": database, "application": application}
-        self._told = told
-        self._looked = 0.0
-        self._seen = 0
-
-    def __call__(self) -> int:
-        now = time.monotonic()
-        if now - self._looked >= _LOOK_EVERY:
-            self._looked = now
-            try:
-                row = self._connection.execute(_AT_WORK, self._wanted).fetchone()
-            except psycopg.Error as error:
-                raise trouble(self._name, "unable to restore database", error) from None
-            working, size = row or (0, 0)
-            self._seen += 1 if working else 0
-            self._told(int(size))
-        return self._seen
 
 
 class PostgresRestorer(Restorer):
@@ -144,99 +94,20 @@ class PostgresRestorer(Restorer):
         self, connection: psycopg.Connection, content: Content, progress: Progress, say: Callable[[str], None]
     ) -> list[str]:
         """Load all of `content` into the empty database `scratch`; `connection` is to another. Gives warnings."""
-        source, doing = content.source, f"unable to restore database '{self.name}'"
         client = _postgres_client.choose_loader(
-            version_of(connection), source.tool, self.settings.postgres_bin
+            version_of(connection), content.source.tool, self.settings.postgres_bin
         )
-        environment = loading_environment(connection, self.scratch, self.plan.id, self.settings.jobs)
-        script = Script(
-            doing,
-            client.program("psql"),
-            environment,
-            child_conninfo(connection),
-            stall_seconds=self.settings.stall_timeout,
-            moved=self._activity(connection, source, None),
-        )
-        if content.folder is None:
-            say(f"Using {client.name()} for PostgreSQL {version_of(connection)}")
-            self._load_stream(connection, content, progress, say, script)
-            return []
-        argv = [client.program("pg_restore"), "--exit-on-error", "--no-password"]
-        say(f"Using {client.name('pg_restore')} for PostgreSQL {version_of(connection)}")
-        if client.major >= _postgres_load.SETS_NEWER_FROM > connection.info.server_version // 10000:
-            # It would set what this server does not know, and stop there.
-            with (
-                explained(doing),
-                Process(
-                    [*argv, "--file=-", str(content.folder)], stall_seconds=self.settings.stall_timeout
-                ) as process,
-            ):
-                script.run(_postgres_load.for_server(_whole(process, progress), version_of(connection)))
-            return []
-        jobs = [f"--jobs={self.settings.jobs}", f"--dbname={child_conninfo(connection)}"]
-        with (
-            explained(doing),
-            Process(
-                [*argv, *jobs, str(content.folder)],
-                environment,
-                stall_seconds=self.settings.stall_timeout,
-                output=False,
-                moved=self._activity(connection, source, progress),
-                # It ends the processes that it loads with.
-                death_signal=signal.SIGTERM,
-            ) as process,
-        ):
-            process.finish()
-        return []
+        program = "psql" if content.folder is None else "pg_restore"
+        say(f"Using {client.name(program)} for PostgreSQL {version_of(connection)}")
 
-    def _load_stream(
-        self,
-        connection: psycopg.Connection,
-        content: Content,
-        progress: Progress,
-        say: Callable[[str], None],
-        script: Script,
-    ) -> None:
-        """Load a plain dump, with several sessions where that can be, into the empty database."""
-        version = version_of(connection)
-        if self.settings.jobs > 1:
-            try:
-                self._load_beside(connection, content, progress, script)
-                return
-            except OneSessionError as reason:
-                say(f"Loading anew, with one session: {reason}")
-            facts, _ = _postgres_build.facts_for(connection, self.live, content.source)
-            self._create(connection, facts)
+        def empty() -> None:
+            self._create(connection, _postgres_build.facts_for(connection, self.live, content.source)[0])
             progress.restart(progress.total)
-        stream = _postgres_load.checked(content, progress)
-        script.run(_postgres_load.for_server(stream, version))
 
-    def _load_beside(
-        self, connection: psycopg.Connection, content: Content, progress: Progress, script: Script
-    ) -> None:
-        """Load a plain dump with several sessions. Raises `OneSessionError` where that cannot be."""
-        options = loading_options(connection, self.settings.jobs)
-        if not options:
-            raise OneSessionError("a pooler is between this machine and the server")
-        given = {"application_name": application(self.plan.id)}
-        given |= dict(option.split("=", 1) for option in options)
-        if connection.info.server_version >= 140000:
-            given["idle_session_timeout"] = "0"
-
-        def session() -> psycopg.Connection:
-            made = connect(self.name, self._url_of(self.scratch))
-            try:
-                for name, value in given.items():
-                    made.execute("SELECT set_config(%s, %s, false)", [name, value])
-            except BaseException:
-                made.close()
-                raise
-            return made
-
-        # Decoding and hashing is as much work as cutting.
-        with ReadAhead(_postgres_load.checked(content, Progress()), depth=4) as ahead:
-            stream = _postgres_load.for_server(_counted(ahead, progress), version_of(connection))
-            _postgres_parallel.load(script, stream, session, self.settings.jobs)
+        Filling(
+            self.settings, self.plan.id, connection, self.scratch, client, content, progress, say, empty
+        ).run()
+        return []
 
     def examine(self, content: Content, progress: Progress) -> list[str]:
         """See the contract."""
@@ -330,19 +201,6 @@ class PostgresRestorer(Restorer):
         elsewhere = _postgres_facts.read(connection, self.live) is None
         return _postgres_build.create_private(connection, self.scratch, facts, elsewhere=elsewhere)
 
-    def _activity(
-        self, connection: psycopg.Connection, source: Source, progress: Progress | None
-    ) -> Activity:
-        """What keeps a long load alive; `progress` is told of the database's growth, as bytes of the backup."""
-        needs = _postgres_facts.needs(source.fingerprint)
-        whole = max(needs.size if needs else 0, 1)
-
-        def told(size: int) -> None:
-            if progress is not None:
-                progress.reach(min(source.raw_size, size * source.raw_size // whole))
-
-        return Activity(self.name, connection, self.scratch, application(self.plan.id), told)
-
     def _drop(self, connection: psycopg.Connection) -> bool:
         if _postgres_facts.read(connection, self.scratch) is None:
             return False
@@ -369,7 +227,7 @@ class PostgresRestorer(Restorer):
                     loading_environment(connection, self.scratch, self.plan.id),
                     stall_seconds=self.settings.stall_timeout,
                     output=False,
-                    moved=self._activity(connection, source, None),
+                    moved=growth(self.name, connection, self.scratch, self.plan.id, source, None),
                 ) as process,
             ):
                 process.finish()
@@ -378,18 +236,3 @@ class PostgresRestorer(Restorer):
             warnings.append(f"{error.message}: run ANALYZE in it after the swap")
         else:
             say(f"Gathered statistics in {human_seconds(time.monotonic() - began)}")
-
-
-def _counted(ahead: ReadAhead, progress: Progress) -> Iterator[bytes]:
-    # It has what `chunks` asks of a file.
-    for data in chunks(ahead):  # type: ignore[arg-type]
-        progress.add(len(data))
-        yield data
-
-
-def _whole(process: Process, progress: Progress) -> Iterator[bytes]:
-    """What a program writes, which has to end well."""
-    for data in process.output():
-        progress.add(len(data))
-        yield data
-    process.finish()

@@ -18,11 +18,11 @@ import psycopg
 from psycopg import sql
 
 from larder.databases import _postgres_apart, _postgres_client, _postgres_examine, _postgres_facts
+from larder.databases._postgres_activity import Activity
 from larder.databases._postgres_connection import child_conninfo, child_environment, connect
 from larder.databases._postgres_examine import Table, shown
 from larder.databases._postgres_load import Script, explained, for_server
 from larder.databases._postgres_loaders import application, loading_environment
-from larder.databases._postgres_restore import Activity
 from larder.databases._postgres_selection import PostgresSelection, output_of
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import listed, version_of

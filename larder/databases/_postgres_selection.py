@@ -25,11 +25,12 @@ from larder.databases import (
     _postgres_toc,
     _postgres_trim,
 )
+from larder.databases._postgres_activity import Activity, growth
 from larder.databases._postgres_connection import child_conninfo, connect
 from larder.databases._postgres_examine import Table
 from larder.databases._postgres_load import Script, explained
 from larder.databases._postgres_loaders import loading_environment
-from larder.databases._postgres_restore import Activity, PostgresRestorer
+from larder.databases._postgres_restore import PostgresRestorer
 from larder.databases._postgres_snapshot import trouble
 from larder.databases._postgres_target import version_of
 from larder.databases._postgres_toc import Entry
@@ -139,7 +140,7 @@ class PostgresSelection(PostgresRestorer):
         self, connection: psycopg.Connection, source: Source, progress: Progress | None = None
     ) -> Activity:
         """What keeps a long load alive."""
-        return self._activity(connection, source, progress)
+        return growth(self.name, connection, self.scratch, self.plan.id, source, progress)
 
     def _wanted(self, fingerprint: Mapping[str, Any], also: set[Table]) -> dict[str, Any]:
         """The tables of a fingerprint that are chosen by name, or are among `also`."""

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import signal
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from larder.databases import (
     _postgres_client,
     _postgres_examine,
     _postgres_facts,
+    _postgres_folder,
     _postgres_load,
     _postgres_target,
     _postgres_unwrap,
@@ -875,18 +877,23 @@ def structure(cluster: Cluster, name: str) -> list[list[tuple[Any, ...]]]:
 
 
 def with_one_session(said: list[str]) -> list[str]:
-    return [line for line in said if "with one session" in line]
+    return [line for line in said if line.startswith("Loading anew, with ")]
 
 
 @pytest.mark.parametrize("version", [16, 18])
 @pytest.mark.parametrize("jobs", [2, 5])
-def test_a_plain_dump_is_loaded_by_several_sessions(
-    clusters: Clusters, version: int, jobs: int, tmp_path: Path
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_a_dump_is_loaded_by_several_sessions(
+    clusters: Clusters, version: int, jobs: int, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = clusters.get(version)
+    monkeypatch.delattr("larder.databases._postgres_filling.Filling._restore")
     with filled(cluster, SAMPLE + HARD) as name:
-        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
-        assert content.source.raw_size > 8 << 20
+        if form == "directory":
+            # Of which pg_restore has to make what it is.
+            cluster.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata", name)
+        content = content_of(dumped(cluster.url(name), tmp_path, format=form), tmp_path)
+        assert content.source.raw_size > (8 << 20 if form == "plain" else 1 << 18)
         said: list[str] = []
         with restored(cluster, restorer(cluster.url(name), jobs=jobs)) as made:
             progress = Progress(total=content.source.raw_size)
@@ -899,8 +906,9 @@ def test_a_plain_dump_is_loaded_by_several_sessions(
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("form", ["plain", "directory"])
 def test_other_encodings_are_loaded_by_several_sessions(
-    clusters: Clusters, encoding: str, tmp_path: Path
+    clusters: Clusters, encoding: str, form: str, tmp_path: Path
 ) -> None:
     cluster = clusters.get(16)
 
@@ -915,7 +923,7 @@ def test_other_encodings_are_loaded_by_several_sessions(
             CREATE INDEX "ü" ON "tü" (b) WHERE b <> 'ß'"""
         # psycopg encodes nothing for a database that has no encoding.
         cluster.execute(statements.encode(), name)  # type: ignore[arg-type]
-        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        content = content_of(dumped(cluster.url(name), tmp_path, format=form), tmp_path)
         said: list[str] = []
         with restored(cluster, restorer(cluster.url(f"{name}_copy"), "new")) as made:
             made.load(content, Progress(), said.append)
@@ -978,11 +986,14 @@ def test_what_several_sessions_cannot_do_is_done_by_one(
             assert cluster.sessions(f"larder-restore-{made.plan.id}") == 0
 
 
-def test_one_job_is_one_session(clusters: Clusters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_one_job_is_one_session(
+    clusters: Clusters, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = clusters.get(18)
     monkeypatch.delattr("larder.databases._postgres_parallel.load")
     with filled(cluster) as name:
-        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        content = content_of(dumped(cluster.url(name), tmp_path, format=form), tmp_path)
         with restored(cluster, restorer(cluster.url(name), jobs=1)) as made:
             load(made, content)
             assert held(cluster, made.scratch) == held(cluster, name)
@@ -1067,18 +1078,67 @@ def test_what_a_role_is_told_at_login_does_not_change_what_it_loads(
             assert structure(cluster, made.scratch) == structure(cluster, name)
 
 
-def test_rows_of_a_table_with_a_lines_end_in_its_name_are_rows(clusters: Clusters, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["plain", "directory"])
+def test_rows_of_a_table_with_a_lines_end_in_its_name_are_rows(
+    clusters: Clusters, form: str, tmp_path: Path
+) -> None:
     """They could look like anything: an index to make, or a transaction to leave out."""
     cluster = clusters.get(18)
     statements = """CREATE TABLE "a\nb" (c text); CREATE TABLE d AS SELECT 1 AS e;
         INSERT INTO "a\nb" VALUES ('--'), ('-- Name: i; Type: INDEX; Schema: public; Owner: o'), ('--'), (''),
             ('CREATE INDEX i ON public.d (e);'), ('BEGIN;'), (''), ('SELECT pg_catalog.lo_open(')"""
     with filled(cluster, statements) as name:
-        content = content_of(dumped(cluster.url(name), tmp_path), tmp_path)
+        content = content_of(dumped(cluster.url(name), tmp_path, format=form), tmp_path)
+        said: list[str] = []
         with restored(cluster, restorer(cluster.url(name))) as made:
-            load(made, content)
+            made.load(content, Progress(), said.append)
+            assert len(with_one_session(said)) == 1
             assert held(cluster, made.scratch) == held(cluster, name)
             assert structure(cluster, made.scratch) == structure(cluster, name)
+
+
+@pytest.mark.parametrize("large_objects", [False, True])
+def test_a_folder_that_pg_dump_has_compressed_comes_back(
+    clusters: Clusters, tmp_path: Path, *, large_objects: bool
+) -> None:
+    """As backups were made before Larder compressed them itself."""
+    cluster = clusters.get(16)
+    with filled(cluster, SAMPLE + HARD) as name:
+        if not large_objects:
+            cluster.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata", name)
+        content = content_of(dumped(cluster.url(name), tmp_path, format="directory"), tmp_path)
+        folder = tmp_path / "older"
+        pg_dump = [cluster.bin / "pg_dump", "--format=directory", f"--file={folder}", "--compress=6", name]
+        subprocess.run(pg_dump, env=cluster.environment(name), check=True)
+        assert _postgres_folder.has_only_rows(folder) != large_objects
+        with restored(cluster, restorer(cluster.url(name))) as made:
+            load(made, replace(content, folder=folder))
+            assert held(cluster, made.scratch) == held(cluster, name)
+            assert structure(cluster, made.scratch) == structure(cluster, name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "ends early"])
+def test_a_folder_that_is_damaged_is_not_loaded(clusters: Clusters, damage: str, tmp_path: Path) -> None:
+    cluster = clusters.get(16)
+    with filled(cluster, "CREATE TABLE a AS SELECT n FROM generate_series(1, 500000) n") as name:
+        content = content_of(dumped(cluster.url(name), tmp_path, format="directory"), tmp_path)
+        assert content.folder is not None
+        (path,) = content.folder.glob("*.dat.gz")
+        data = path.read_bytes()
+        if damage == "cut":
+            path.write_bytes(data[:-1])
+        elif damage == "changed":
+            # Within the check sum of the first member.
+            end = data.index(b"\x1f\x8b\x08", 1)
+            path.write_bytes(data[: end - 6] + bytes([data[end - 6] ^ 1]) + data[end - 5 :])
+        else:
+            path.write_bytes(data[: data.rindex(b"\x1f\x8b\x08")])
+        said: list[str] = []
+        with restored(cluster, restorer(cluster.url(name))) as made:
+            with pytest.raises(IntegrityError, match=rf"^unable to restore the backup: {path.name}: "):
+                made.load(content, Progress(), said.append)
+            assert with_one_session(said) == []
+            assert made.scratch not in cluster.databases()
 
 
 def test_a_worker_killed_in_the_middle_is_followed_by_one_that_begins_anew(

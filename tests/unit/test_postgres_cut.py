@@ -36,7 +36,8 @@ KEY = header("CONSTRAINT") + b"ALTER TABLE ONLY public.a\n    ADD CONSTRAINT a_p
 COMMENT = (
     header("COMMENT", "INDEX i") + b"COMMENT ON INDEX public.i IS 'one; two\n" + LIKE_AN_INDEX + b"';\n\n\n"
 )
-OTHER = header("FK CONSTRAINT") + b"ALTER TABLE ONLY public.a ADD FOREIGN KEY (b) REFERENCES public.c;\n\n"
+FOREIGN = header("FK CONSTRAINT") + b"ALTER TABLE ONLY public.a ADD FOREIGN KEY (b) REFERENCES public.c;\n\n"
+OTHER = header("POLICY") + b"ALTER TABLE public.a ENABLE ROW LEVEL SECURITY;\n\n"
 END = b"--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict 1TdrkFPPaoa9\n\n"
 
 #: Text in which nothing is a landmark, each in a way of its own.
@@ -104,7 +105,9 @@ ROWS = st.lists(
 ).map(lambda rows: COPY + b"".join(row + b"\n" for row in rows) + b"\\.\n\n\n")
 PARTS = st.lists(
     st.one_of(
-        st.sampled_from([INDEX, KEY, COMMENT, OTHER, *HIDING]), ROWS, st.just(b"\n--\n-- a comment\n--\n")
+        st.sampled_from([INDEX, KEY, COMMENT, FOREIGN, OTHER, *HIDING]),
+        ROWS,
+        st.just(b"\n--\n-- a comment\n--\n"),
     ),
     max_size=8,
 )
@@ -120,7 +123,7 @@ def test_however_it_is_split_it_is_cut_alike(parts: list[bytes], sizes: list[int
     assert sum(isinstance(piece, Table) for piece in once) == wanted
     entries = [piece.kind for piece in once if isinstance(piece, Entry)]
     # What follows an entry without a header of its own belongs to it, and only its own kind of statement may.
-    assert len(entries) <= sum(part in (INDEX, KEY, COMMENT) for part in parts)
+    assert len(entries) <= sum(part in (INDEX, KEY, COMMENT, FOREIGN) for part in parts)
     assert all(isinstance(piece, Entry | Text | Rows | Table | End) for piece in once)
 
 
@@ -136,6 +139,7 @@ def test_a_script_in_pieces() -> None:
         + INDEX
         + COMMENT
         + KEY
+        + FOREIGN
         + OTHER
         + END
     )
@@ -152,6 +156,7 @@ def test_a_script_in_pieces() -> None:
         Entry(b"INDEX", INDEX),
         Entry(b"COMMENT", COMMENT),
         Entry(b"CONSTRAINT", KEY),
+        Entry(b"FK CONSTRAINT", FOREIGN),
         Text(OTHER + END, silent=False),
     ]
     cutter = Cutter()

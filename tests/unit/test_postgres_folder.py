@@ -1,0 +1,66 @@
+"""Rows are cut where they end, wherever the file that they are in happens to be split."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from larder.databases import _postgres_folder
+from larder.databases._postgres_cut import Rows, UncutError
+from larder.databases._postgres_folder import END_OF_ROWS
+from larder.errors import IntegrityError
+from larder.progress import Progress
+
+ROWS = st.lists(st.sampled_from([b"1", b"", b"\\\\.", b"\\N", b"\\. ", b"a longer row"]), max_size=6)
+
+
+def cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(data[at : at + size])
+        at += size
+    pieces.append(data[at:])
+    return [found.first + bytes(found.data) for found in _postgres_folder._whole_rows(filter(None, pieces))]
+
+
+@given(ROWS, st.lists(st.integers(1, 12), max_size=12))
+def test_what_is_cut_is_whole_rows_and_all_of_them(rows: list[bytes], sizes: list[int]) -> None:
+    data = b"".join(row + b"\n" for row in rows)
+    found = cut(data + END_OF_ROWS, sizes)
+    assert b"".join(found) == data
+    assert all(piece.endswith(b"\n") for piece in found)
+
+
+@given(
+    ROWS,
+    st.lists(st.integers(1, 12), max_size=12),
+    st.sampled_from([b"", b"\\.\n\n", b"\\.", b"x\\.\n\n\n", b"\n"]),
+)
+def test_rows_without_their_end_are_not_all(rows: list[bytes], sizes: list[int], end: bytes) -> None:
+    with pytest.raises(IntegrityError, match="no end"):
+        cut(b"".join(row + b"\n" for row in rows) + end, sizes)
+
+
+def test_a_file_is_counted_by_what_it_takes_on_the_disk(tmp_path: Path) -> None:
+    data = b"".join(b"%d\n" % (n * 7919) for n in range(900_000))
+    path = tmp_path / "12.dat.gz"
+    path.write_bytes(gzip.compress(data[:4_000_000]) + gzip.compress(data[4_000_000:] + END_OF_ROWS))
+    progress, seen = Progress(), []
+    progress.reach(100)
+    found = b""
+    for rows in _postgres_folder.rows(tmp_path, Rows(b"", b"12.dat.gz\n"), progress=progress):
+        found += rows.first + bytes(rows.data)
+        seen.append(progress.done)
+    assert found == data
+    assert progress.done == 100 + path.stat().st_size
+    assert len(set(seen)) > 3
+
+
+@pytest.mark.parametrize("name", [b"../12.dat.gz\n", b"12.dat\n", b"blob_12.dat.gz\n", b"a\tb\n", b"\xff\n"])
+def test_only_a_tables_file_is_read(name: bytes, tmp_path: Path) -> None:
+    with pytest.raises(UncutError):
+        list(_postgres_folder.rows(tmp_path, Rows(name), progress=Progress()))
