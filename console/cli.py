@@ -1,5 +1,7 @@
 """The command line. Each command is one call into a module of its own; what they share is in `console.root`.
 
+A command imports its module when it is called: help, and the shell's completion, need not wait for what it takes.
+
 Here are the everyday ones. What runs Larder, its keys among it, is in `running_cli`; restores and evidence have
 modules of their own.
 """
@@ -10,21 +12,7 @@ from pathlib import Path
 
 import click
 
-from console import (
-    backup,
-    catalogue,
-    completion,
-    doctor,
-    drill,
-    evidence_cli,
-    pins,
-    prune,
-    restore_cli,
-    running_cli,
-    runs,
-    status,
-    verify,
-)
+from console import completion, evidence_cli, restore_cli, running_cli
 from console.root import command, main
 
 __all__ = ["evidence_cli", "main", "restore_cli", "running_cli"]
@@ -45,6 +33,8 @@ def _backup(databases: tuple[str, ...], *, no_wait: bool, as_json: bool) -> int:
       larder backup shop crm
       larder backup shop --json | jq -r .artifact
     """
+    from console import backup
+
     return backup.back_up(databases, wait=not no_wait, as_json=as_json)
 
 
@@ -61,6 +51,8 @@ def _list(database: str | None, *, store: str | None, as_json: bool) -> int:
       larder list shop
       larder list --store s3 --json | jq -r '.[].artifact'
     """
+    from console import catalogue
+
     return catalogue.print_list(database, store, as_json=as_json)
 
 
@@ -75,6 +67,8 @@ def _show(backup_id: str, *, as_json: bool) -> int:
     Example:
       larder show shop/latest
     """
+    from console import catalogue
+
     return catalogue.print_backup(backup_id, as_json=as_json)
 
 
@@ -89,6 +83,8 @@ def _pin(backup_id: str, *, as_json: bool) -> int:
     Example, before something risky:
       larder backup shop && larder pin shop/latest
     """
+    from console import pins
+
     return pins.set_pin(backup_id, pinned=True, as_json=as_json)
 
 
@@ -103,6 +99,8 @@ def _unpin(backup_id: str, *, as_json: bool) -> int:
     Example:
       larder unpin shop/20251016_020000
     """
+    from console import pins
+
     return pins.set_pin(backup_id, pinned=False, as_json=as_json)
 
 
@@ -121,6 +119,8 @@ def _prune(database: str | None, *, dry_run: bool, force: bool, as_json: bool) -
       larder prune --dry-run
       larder prune shop
     """
+    from console import prune
+
     return prune.prune(database, dry_run=dry_run, force=force, as_json=as_json)
 
 
@@ -152,6 +152,8 @@ def _verify(
       larder verify --all --store s3 --json
       larder verify shop/20251016_020000 --identity /media/usb/age.key
     """
+    from console import verify
+
     return verify.verify(backup_id, store, identities, everything=everything, as_json=as_json)
 
 
@@ -173,6 +175,8 @@ def _drill(wanted: str | None, *, as_json: bool) -> int:
       larder drill shop
       larder drill shop/20251016_020000 --json | jq .differences
     """
+    from console import drill
+
     return drill.drill(wanted, as_json=as_json)
 
 
@@ -188,6 +192,8 @@ def _runs(database: str | None, *, failed: bool, limit: int, as_json: bool) -> i
       larder runs --failed
       larder runs shop --limit 5 --json
     """
+    from console import runs
+
     return runs.print_runs(database, failed=failed, limit=limit, as_json=as_json)
 
 
@@ -202,6 +208,8 @@ def _watch(run: str, *, as_json: bool) -> int:
     Example:
       larder watch d6d5223348fe
     """
+    from console import runs
+
     return runs.watch(run, as_json=as_json)
 
 
@@ -218,6 +226,8 @@ def _status(*, as_json: bool) -> int:
       larder status
       larder status --json | jq -r '.[] | select(.safe | not) | .database'
     """
+    from console import status
+
     return status.print_status(as_json=as_json)
 
 
@@ -234,6 +244,8 @@ def _doctor(*, tell: bool, as_json: bool) -> int:
       larder doctor
       larder doctor --tell
     """
+    from console import doctor
+
     return doctor.print_checks(tell=tell, as_json=as_json)
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from console import output
-from larder.ledger import Ledger
-from tasks import context
+
+if TYPE_CHECKING:
+    from larder.config import Settings
+    from larder.ledger import Ledger
 
 #: The shells that there is a script for.
 SHELLS = ("bash", "zsh", "fish")
@@ -76,22 +79,30 @@ class Offered(click.types.StringParamType):
         return known or ([CompletionItem(incomplete, type="file")] if self._files else [])
 
 
+def _settings() -> Settings:
+    from tasks import context
+
+    return context.settings()
+
+
 def _ledger() -> Ledger | None:
     """The ledger, where there is one: pressing Tab makes none."""
-    url = context.settings().ledger_url.get_secret_value()
+    from tasks import context
+
+    url = _settings().ledger_url.get_secret_value()
     if url.startswith(_SQLITE) and not Path(unquote(url.removeprefix(_SQLITE))).is_file():
         return None
     return context.ledger()
 
 
 def _databases(_typed: str) -> Iterable[str]:
-    return context.settings().databases
+    return _settings().databases
 
 
 def _backups(typed: str) -> Iterator[str]:
     """`shop/latest` for each database, and the backups of the one that is being typed."""
     name, slash, _ = typed.partition("/")
-    yield from (f"{database}/latest" for database in context.settings().databases)
+    yield from (f"{database}/latest" for database in _settings().databases)
     ledger = _ledger()
     if ledger is not None:
         for backup in ledger.backups.latest(name if slash else None, _MOST):
@@ -114,7 +125,7 @@ def _requests(_typed: str) -> Iterable[str]:
 
 
 def _stores(_typed: str) -> Iterable[str]:
-    return context.settings().stores
+    return _settings().stores
 
 
 #: What help calls a parameter, and what is offered for it.

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from console import evidence
 from console.root import command, main
 
 
@@ -34,6 +33,8 @@ def _make(*, start: str | None, end: str | None, out: Path | None, as_json: bool
       larder evidence --out /media/auditor --json
       larder evidence verify evidence_2026-10-01_2026-11-01.json
     """
+    from console import evidence
+
     return evidence.make(start, end, out, as_json=as_json)
 
 
@@ -70,4 +71,6 @@ def _verify(file: Path, *, keys: tuple[str, ...], as_json: bool) -> int:
       larder evidence verify evidence_2026-10-01_2026-11-01.json
       larder evidence verify evidence.json --key q0YWpp37gJf+RQkOIDmprLJ+aS/XtACcCdW3AZUDvdw=
     """
+    from console import evidence
+
     return evidence.verify(file, keys, as_json=as_json)

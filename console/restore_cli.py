@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from console import approve, audit, restore
 from console.root import command, main
-from larder.config import load
 from larder.errors import LarderError
-from larder.restore_plan import Wish
-from larder.restore_request import RestoreRequest
 from larder.restoring import MODES, Mode
-from tasks import context
+
+if TYPE_CHECKING:
+    from larder.restore_plan import Wish
+    from larder.restore_request import RestoreRequest
 
 
 @main.group("restore")
@@ -74,6 +73,8 @@ def _wish(function: Callable[..., int]) -> Callable[..., int]:
         no_safety_backup: bool,
         **others: Any,
     ) -> int:
+        from larder.restore_plan import Wish
+
         return function(wish=Wish(into, mode, not no_safety_backup, create_roles, tables, schemas), **others)
 
     made: Callable[..., int] = wishing
@@ -95,6 +96,8 @@ def _plan(backup_id: str, *, wish: Wish, as_json: bool) -> int:
       larder restore plan shop/latest --into shop
       larder restore plan shop/20251016_020000 --into shop_copy --mode new
     """
+    from console import restore
+
     return restore.plan(backup_id, wish, as_json=as_json)
 
 
@@ -117,6 +120,8 @@ def _request(backup_id: str, *, wish: Wish, reason: str, requester: str | None, 
       larder restore request shop/latest --into shop --reason "orders of today are gone"
       larder restore request shop/latest --into shop --reason "…" --json > request.json
     """
+    from console import restore
+
     return restore.request(backup_id, wish, reason, requester, as_json=as_json)
 
 
@@ -142,15 +147,21 @@ def _approve(request: str, *, key: Path, yes: bool, as_json: bool) -> int:
       larder restore approve request.json --key alice.approver.key
       larder restore approve 0a1b2c3d4e5f --key alice.approver.key | larder restore run 0a1b2c3d4e5f --token -
     """
+    from console import approve
+
     return approve.approve(request, key, yes=yes, find=_find, approvers=_approvers(), as_json=as_json)
 
 
 def _find(request_id: str) -> RestoreRequest:
+    from tasks import context
+
     return context.ledger().requests.get(request_id).document
 
 
 def _approvers() -> dict[str, str]:
     """Those that are configured here, which need be none: an approver's own machine has no configuration."""
+    from larder.config import load
+
     try:
         return load().approver_keys
     except LarderError:
@@ -167,6 +178,8 @@ def _deny(request_id: str, *, reason: str, as_json: bool) -> int:
     Example:
       larder restore deny 0a1b2c3d4e5f --reason "the wrong backup"
     """
+    from console import restore
+
     return restore.deny(request_id, reason, as_json=as_json)
 
 
@@ -190,6 +203,8 @@ def _run(request_id: str, *, token: str, no_wait: bool, as_json: bool) -> int:
       larder restore run 0a1b2c3d4e5f --token -
       larder restore run 0a1b2c3d4e5f --token token.txt --json
     """
+    from console import restore
+
     return restore.run(request_id, token, wait=not no_wait, as_json=as_json)
 
 
@@ -207,6 +222,8 @@ def _undo(request_id: str, *, yes: bool, as_json: bool) -> int:
     Example:
       larder restore undo 0a1b2c3d4e5f
     """
+    from console import restore
+
     return restore.undo(request_id, yes=yes, as_json=as_json)
 
 
@@ -222,6 +239,8 @@ def _list(request_id: str | None, *, as_json: bool) -> int:
       larder restore list
       larder restore list 0a1b2c3d4e5f --json > request.json
     """
+    from console import restore
+
     return restore.print_requests(request_id, as_json=as_json)
 
 
@@ -243,6 +262,8 @@ def _verify(*, expected: str | None, as_json: bool) -> int:
       larder audit verify
       larder audit verify --expect f61b7d04697be285c56516ec1ea0ae75c204790763003a04a8ee58ff540f62c7
     """
+    from console import audit
+
     return audit.verify(expected, as_json=as_json)
 
 
@@ -256,4 +277,6 @@ def _rows(request_id: str | None, *, as_json: bool) -> int:
       larder audit list
       larder audit list 0a1b2c3d4e5f --json
     """
+    from console import audit
+
     return audit.print_rows(request_id, as_json=as_json)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from console import completion, keys, rebuild
+from console import completion
 from console.root import command, main
 
 
@@ -22,7 +22,7 @@ def _up(*, as_json: bool) -> int:
     Example:
       DATABASE_URL=postgresql://backup@db/shop larder up
     """
-    from console.up import up  # noqa: PLC0415 - brings the web's libraries, which no other command needs
+    from console.up import up
 
     return up(as_json=as_json)
 
@@ -43,7 +43,7 @@ def _console(*, host: str | None, port: int | None, flower_url: str | None, as_j
       LARDER_CONSOLE_PASSWORD=… larder console --host 0.0.0.0
       curl -f http://127.0.0.1:8000/api/health
     """
-    from console.web.serve import serve  # noqa: PLC0415 - brings the web's libraries, which no other command needs
+    from console.web.serve import serve
 
     return serve(host, port, flower_url, as_json=as_json)
 
@@ -81,6 +81,8 @@ def _rebuild(*, store: str | None, as_json: bool) -> int:
     Example, on a machine that has nothing yet:
       BACKUP_S3_BUCKET=my-backups larder catalog rebuild && larder verify --all
     """
+    from console import rebuild
+
     return rebuild.rebuild_catalog(store, as_json=as_json)
 
 
@@ -106,6 +108,8 @@ def _new_key(kind: str, name: str, *, out: Path | None, no_passphrase: bool, as_
       larder keys new signer web1 --out /etc/larder/web1.signer.key
       larder keys new approver alice
     """
+    from console import keys
+
     if kind == "approver":
         return keys.new_approver(name, out, passphrase=not no_passphrase, as_json=as_json)
     return keys.new_signer(name, out, as_json=as_json)
@@ -123,4 +127,6 @@ def _show_key(file: Path, *, name: str, as_json: bool) -> int:
     Example, on a new machine:
       larder keys show alice.approver.key --name alice >> larder.toml
     """
+    from console import keys
+
     return keys.show(file, name, as_json=as_json)

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
-from pydantic import SecretStr
-
 from larder.errors import LarderError
 from larder.progress import Progress
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from larder.config import DatabaseSettings
 
 #: `swap`: beside the live database, then names are exchanged. `in-place`: in one transaction within the live database.

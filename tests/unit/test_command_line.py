@@ -8,6 +8,7 @@ import re
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -144,6 +145,14 @@ def test_what_is_not_safe_is_red_on_a_terminal_and_a_word_everywhere(house: Hous
 def test_every_command_has_a_place_in_the_help() -> None:
     placed = [name for names in SECTIONS.values() for name in names]
     assert sorted(placed) == sorted(main.commands)
+
+
+def test_help_loads_no_more_than_it_takes() -> None:
+    """Nobody who presses Tab waits for what only a backup needs."""
+    heavy = {"sqlalchemy", "celery", "pydantic", "psycopg", "redis"}
+    code = f"import sys, console.cli; print(*sorted({heavy!r} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == ""
 
 
 def test_help_begins_with_a_first_step(house: House) -> None:
