@@ -7,8 +7,10 @@ starting it anew is that its modules are imported already.
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import console
+import tasks
 
 #: Bytes of a request at most.
 _LARGEST = 1 << 20
@@ -25,6 +30,23 @@ _DIGITS = 16
 
 #: Variables that Python and the C library read when a process starts, and never again.
 _AT_START = ("PYTHON", "LC_", "LANG")
+
+
+#: What a worker imports; `workers.celery` itself reads the configuration, which each command has of its own.
+_WORKERS = (
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.log",
+    "celery.apps.worker",
+    "celery.bin.celery",
+    "celery.concurrency.prefork",
+    "celery.worker.components",
+    "celery.worker.consumer",
+    "kombu.pidbox",
+    "kombu.transport.redis",
+    "workers.embedded",
+    "workers.events",
+)
 
 
 def can_run(environment: dict[str, str]) -> bool:
@@ -93,11 +115,20 @@ def _text(file: Any) -> str:
     return content.decode(errors="strict").replace("\r\n", "\n")
 
 
-def _serve(descriptor: int) -> None:
-    from console.cli import main  # noqa: PLC0415 - in the process that forks alone
-    from tasks import context, restore, undo  # noqa: F401, PLC0415
-    from workers import embedded  # noqa: F401, PLC0415
+def _loaded() -> Any:
+    """The command line, with all that commands, and the worker that they fork, import when they are called."""
+    for package in (console, tasks):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            # The web's libraries are for servers, and `__main__` runs when it is imported.
+            if module.name not in ("console.__main__", "console.up", "console.web"):
+                importlib.import_module(module.name)
+    for name in _WORKERS:
+        importlib.import_module(name)
+    return importlib.import_module("console.cli").main
 
+
+def _serve(descriptor: int) -> None:
+    main = _loaded()
     # Those that answer are reaped by nobody.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as listener:

@@ -1,22 +1,25 @@
 """The one-machine stack: a Redis and a worker of our own, for commands that run without `REDIS_URL`.
 
-Redis listens on a Unix socket in a private folder and keeps nothing on the disk. Both processes die with the one that
-started them, however it ends.
+Redis listens on a Unix socket in a private folder and keeps nothing on the disk. The worker is forked from the command,
+which has loaded by then most of what it takes: to start it by a command line would take another second. Both processes
+die with the one that started them, however it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import redis
@@ -37,24 +40,27 @@ _STOP_SECONDS = 10
 class Embedded:
     """A running Redis and worker."""
 
-    def __init__(self, url: str, worker: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, url: str, worker: ForkProcess, log: Path) -> None:
         self.url = url
         self.log = log
         self._worker = worker
 
     def raise_if_dead(self) -> None:
         """Raise `LarderError`, with the end of its log, when the worker is gone."""
-        if self._worker.poll() is None:
+        if self._worker.is_alive():
             return
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         raise LarderError(
-            f"unable to go on: the worker ended with {self._worker.returncode}\n{tail}",
+            f"unable to go on: the worker ended with {self._worker.exitcode}\n{tail}",
             f"its log is {self.log}",
         )
 
     def kill(self) -> None:
         """End the worker and its pool at once; their subprocesses die with them."""
-        _end_group(self._worker, signal.SIGKILL)
+        # Forked a moment ago, it is in no group of its own yet.
+        self._worker.kill()
+        _kill_group(self._worker.pid)
+        self._worker.join()
 
 
 @contextmanager
@@ -69,12 +75,12 @@ def embedded(settings: Settings, concurrency: int) -> Iterator[Embedded]:
         log_dir = settings.state_dir / "log"
         make_private(log_dir)
         log = log_dir / "worker.log"
-        worker = _start_worker(log, concurrency)
+        stack = Embedded(url, _start_worker(log, concurrency), log)
         try:
-            yield Embedded(url, worker, log)
+            yield stack
         finally:
             # What it finished is in the ledger, and what it did not has been closed: nothing is left to wait for.
-            _end_group(worker, signal.SIGKILL)
+            stack.kill()
     finally:
         _end_group(server, signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,15 +126,45 @@ def _start_redis(folder: Path) -> subprocess.Popen[bytes]:
     return _start([str(program), *settings], folder / "redis.log", dict(os.environ))
 
 
-def _start_worker(log: Path, concurrency: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "celery", "-A", "workers", "worker", "--loglevel", "INFO"]
-    command += ["--concurrency", str(concurrency), "--without-gossip", "--without-mingle"]
-    return _start(command, log, {**os.environ, "NO_COLOR": "1"})
+def _start_worker(log: Path, concurrency: int) -> ForkProcess:
+    # Not before REDIS_URL says where Redis is.
+    from workers.celery import app  # noqa: PLC0415
+
+    parent = os.getpid()
+    options = ["--loglevel=INFO", f"--concurrency={concurrency}", "--without-gossip", "--without-mingle"]
+    descriptor = _opened(log)
+    try:
+
+        def work() -> None:
+            _part_from(parent, descriptor)
+            app.worker_main(["worker", *options])
+
+        worker = multiprocessing.get_context("fork").Process(target=work, name="worker")
+        worker.start()
+    finally:
+        os.close(descriptor)
+    return worker
+
+
+def _part_from(parent: int, log: int) -> None:
+    """Become a process of its own, as a program that is started is one: what the command has set up is not for it."""
+    # A group of its own: Ctrl-C in the terminal reaches the command, which decides what to end and how.
+    os.setpgid(0, 0)
+    die_with(parent)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for standard in (1, 2):
+        os.dup2(log, standard)
+    os.close(log)
+    os.environ["NO_COLOR"] = "1"
 
 
 def _start(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     parent = os.getpid()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = _opened(log)
     try:
         return subprocess.Popen(
             command,
@@ -136,12 +172,16 @@ def _start(command: list[str], log: Path, environment: dict[str, str]) -> subpro
             stdout=descriptor,
             stderr=descriptor,
             env=environment,
-            # A group of its own: Ctrl-C in the terminal reaches the command, which decides what to end and how.
+            # Out of reach for Ctrl-C in the terminal, as the worker is.
             process_group=0,
             preexec_fn=lambda: die_with(parent),
         )
     finally:
         os.close(descriptor)
+
+
+def _opened(log: Path) -> int:
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
 def _wait_for_redis(server: subprocess.Popen[bytes], socket: Path) -> None:
@@ -168,8 +208,12 @@ def _end_group(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        _kill_group(process.pid)
         process.wait()
+
+
+def _kill_group(leader: int | None) -> None:
+    """End a process, and all that is in its group."""
+    assert leader is not None  # noqa: S101 - it was started
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)

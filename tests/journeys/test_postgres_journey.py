@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -132,6 +133,27 @@ def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
     assert (run["state"], run["failed_step"]) == ("failed", "dump")
     assert [path.name for path in (house.backups / ".larder" / "spool").iterdir()] == ["host"]
     assert not list(house.backups.glob("plain/*"))
+    assert house.larder("backup", "plain").returncode == 0
+
+
+def test_a_worker_that_is_killed_ends_the_command_and_all_that_it_started(
+    house: House, postgres: Cluster, shop: str
+) -> None:
+    with psycopg.connect(postgres.socket_dsn(shop)) as owner:
+        owner.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
+        command = house.start("larder", "backup", "plain", "--json")
+        wait_for(lambda: _waits_for_a_lock(postgres), seconds=60)
+        below = psutil.Process(command.pid).children()
+        (worker,) = [child for child in below if "redis-server" not in child.name()]
+        # What it starts is out of reach for the terminal's Ctrl-C.
+        assert os.getpgid(worker.pid) == worker.pid
+        worker.kill()
+        _, complaints = command.communicate(timeout=30)
+    assert command.returncode == 1
+    assert "unable to go on: the worker ended with -9" in complaints
+    assert "worker.log" in complaints
+    (run,) = json.loads(house.larder("runs", "--json").stdout)
+    assert (run["state"], run["failed_step"]) == ("failed", "dump")
     assert house.larder("backup", "plain").returncode == 0
 
 
