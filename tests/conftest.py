@@ -19,6 +19,11 @@ from tests.servers import Cluster, Clusters, postgres_installs
 hypothesis.settings.register_profile("larder", deadline=None)
 hypothesis.settings.load_profile("larder")
 
+# Where a suite is begun in the background, shells have it ignore these, and all that it starts with it.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
+
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from larder import progress
 from larder.ledger import tables
 from tasks import backup, chain, context, keeping
 from tasks import step as steps
@@ -89,6 +90,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
     monkeypatch.setattr(os, "fsync", count)
     monkeypatch.setattr(keeping, "_beside", Nobody())
     monkeypatch.setattr(steps, "_FRESH", timedelta(days=1))
+    monkeypatch.setattr(progress, "REPORT_EVERY", timedelta(days=1).total_seconds())
     monkeypatch.setattr(chain, "send", lambda *_: None)
     sa.event.listen(sa.Engine, "before_cursor_execute", execute)
     sa.event.listen(sa.Engine, "connect", connect)
