@@ -1,6 +1,6 @@
 """The command line. Each command is one call into a module of its own; what they share is in `console.root`.
 
-A command imports its module when it is called: help, and the shell's completion, need not wait for what it takes.
+A command imports its module when it is called: help, and completion of its name, need not wait for what it takes.
 
 Here are the everyday ones. What runs Larder, its keys among it, is in `running_cli`; restores and evidence have
 modules of their own.

@@ -64,6 +64,9 @@ class Offered(click.types.StringParamType):
         incomplete: str,
     ) -> list[CompletionItem]:
         """What begins like `incomplete`, as far as it was found in time."""
+        # Before the time runs in which names have to be found: on a slow machine this takes as long.
+        import tasks.context  # noqa: F401
+
         found: list[str] = []
 
         def work() -> None:

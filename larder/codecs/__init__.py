@@ -7,7 +7,7 @@ The contract, which `tests/contracts/test_codecs.py` holds every codec to:
 - `reader(source)` takes encoded bytes and gives plain ones. A stream that is cut short, altered, or followed by
   anything else raises `IntegrityError`, before the end of the stream is reported. Where decoding takes a key and none
   fits, it raises `RefusedError`; a header that was altered can look like that.
-- `encode` and `decode` do the same with bytes that are all there.
+- `encode` and `decode` do the same with bytes that are all there, and `members` gives plain bytes piece by piece.
 - What a codec writes, the standard tool of its name reads (`gunzip`, `zstd -d`, `age -d`).
 
 A codec is of one of two kinds: it makes smaller what it is given (or leaves it as it is), or it encrypts.
@@ -75,7 +75,7 @@ class Codec(ABC):
             return reader.read()
 
     def members(self, source: BinaryIO) -> Iterator[bytes]:
-        """What `source` decodes to, in the thread that takes it; raises as `reader` does.
+        """What `source` decodes to, piece by piece; raises as `reader` does.
 
         Where the standard tool reads several streams one after the other as one, so may this.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import gzip
 import io
 import os
 import random
@@ -132,6 +133,21 @@ def test_an_unknown_word_is_refused_with_those_that_there_are() -> None:
 def test_gives_back_what_was_written(made: Codec, pieces: list[bytes], step: int) -> None:
     content = b"".join(pieces) * 3
     assert decoded(made, encoded(made, content, step)) == content
+
+
+@every
+def test_members_are_what_was_written(made: Codec) -> None:
+    assert b"".join(made.members(io.BytesIO(encoded(made, SAMPLE)))) == SAMPLE
+
+
+def test_gzip_reads_member_after_member_and_takes_nothing_else() -> None:
+    made = codec("gzip")
+    data = made.encode(SAMPLE) + made.encode(b"") + gzip.compress(SAMPLE)
+    assert b"".join(made.members(io.BytesIO(data))) == SAMPLE * 2
+    assert list(made.members(io.BytesIO(b""))) == []
+    for damaged in (data[:-1], data + b"x", data + data[:30]):
+        with pytest.raises(IntegrityError, match="unable to decode gzip"):
+            list(made.members(io.BytesIO(damaged)))
 
 
 @every

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -118,13 +119,20 @@ def test_the_password_is_nowhere(house: House, postgres: Cluster) -> None:
             assert spelling not in content, name
 
 
-def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
-    house: House, postgres: Cluster, shop: str
-) -> None:
+@contextmanager
+def held_up(house: House, postgres: Cluster, shop: str) -> Iterator[subprocess.Popen[str]]:
+    """A backup that waits for a lock."""
     with psycopg.connect(postgres.socket_dsn(shop)) as owner:
         owner.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
         command = house.start("larder", "backup", "plain", "--json")
         wait_for(lambda: _waits_for_a_lock(postgres), seconds=60)
+        yield command
+
+
+def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
+    house: House, postgres: Cluster, shop: str
+) -> None:
+    with held_up(house, postgres, shop) as command:
         command.send_signal(signal.SIGINT)
         output, complaints = command.communicate(timeout=30)
     assert command.returncode == 1, complaints
@@ -139,10 +147,7 @@ def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
 def test_a_worker_that_is_killed_ends_the_command_and_all_that_it_started(
     house: House, postgres: Cluster, shop: str
 ) -> None:
-    with psycopg.connect(postgres.socket_dsn(shop)) as owner:
-        owner.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
-        command = house.start("larder", "backup", "plain", "--json")
-        wait_for(lambda: _waits_for_a_lock(postgres), seconds=60)
+    with held_up(house, postgres, shop) as command:
         below = psutil.Process(command.pid).children()
         (worker,) = [child for child in below if "redis-server" not in child.name()]
         # What it starts is out of reach for the terminal's Ctrl-C.
