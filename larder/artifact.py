@@ -60,7 +60,9 @@ def encode(
     `IntegrityError` when anything differs.
     """
     if piece is dump.content and dump.form == "folder":
-        encoded = _write(wanted, target, lambda sink: write_tar(source, sink), piece, progress)
+        # Engines compress the files in it.
+        packed = wanted.for_compressed()
+        encoded = _write(packed, target, lambda sink: write_tar(source, sink), piece, progress)
     else:
         encoded = _encode_file(piece, source, target, wanted, progress)
     progress.restart(encoded.size)

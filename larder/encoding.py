@@ -36,6 +36,10 @@ class Encoding:
         """The codec that comes first, where it is there to make files smaller."""
         return self.codecs[0] if self.codecs and not isinstance(self.codecs[0], Cipher) else None
 
+    def for_compressed(self) -> Encoding:
+        """The same for content that is mostly compressed already; it is decoded alike."""
+        return Encoding(found.for_compressed() for found in self.codecs)
+
     def after(self, word: str) -> Encoding | None:
         """What is still to be done to a file that went through the codec `word`; None where it has to be decoded first.
 

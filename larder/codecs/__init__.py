@@ -48,6 +48,10 @@ class Codec(ABC):
         """Whether it is fast enough to run beside a dump without slowing the dump down."""
         return True
 
+    def for_compressed(self) -> Codec:
+        """This one for content that is mostly compressed already, where it has a faster way for that."""
+        return self
+
     @property
     def name(self) -> str:
         """The codec's word in the configuration and in manifests."""

@@ -48,6 +48,7 @@ TOOLS = {
 MADE: dict[str, Callable[[], Codec]] = {word: partial(codec, word) for word in codecs.words()} | {
     "age": lambda: codec("age", recipients=[RECIPIENT], identities=[KEY]),
     "age, to several": lambda: codecs.cipher().read_back([RECIPIENT] * 3),
+    "gzip, of what is compressed": lambda: codec("gzip").for_compressed(),
     "zstd, level 1": lambda: codec("zstd", level=1),
     "zstd, level 12": lambda: codec("zstd", level=12),
     "zstd, long distance": lambda: codec("zstd", level=3, long_distance=True),
@@ -138,6 +139,17 @@ def test_gives_back_what_was_written(made: Codec, pieces: list[bytes], step: int
 @every
 def test_members_are_what_was_written(made: Codec) -> None:
     assert b"".join(made.members(io.BytesIO(encoded(made, SAMPLE)))) == SAMPLE
+
+
+def test_gzip_leaves_alone_what_is_compressed_and_nothing_else() -> None:
+    text = SAMPLE[: -1 << 20]
+    made = codec("gzip").for_compressed()
+    packed = gzip.compress(text * 4)
+    # A stored block takes 5 bytes more than what it holds, and so do the ends.
+    assert len(packed) < len(encoded(made, packed)) < len(packed) + 200
+    assert len(encoded(made, text)) < len(text) // 3
+    mixed = encoded(made, packed + text)
+    assert len(packed) < len(mixed) < len(packed) + len(text) // 3
 
 
 def test_gzip_reads_member_after_member_and_takes_nothing_else() -> None:
