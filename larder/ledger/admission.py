@@ -52,19 +52,8 @@ class Admission:
 
     def expected(self, database: str) -> int | None:
         """Bytes that the database's newest good backup took in the spool; None where nobody has measured one."""
-        query = (
-            sa.select(tables.runs.c.spooled)
-            .where(
-                tables.runs.c.database == database,
-                tables.runs.c.kind == "backup",
-                tables.runs.c.state == "stored",
-                tables.runs.c.spooled.is_not(None),
-            )
-            .order_by(tables.runs.c.created.desc())
-            .limit(1)
-        )
         with self._engine.connect().execution_options(reads=True) as connection:
-            return connection.execute(query).scalar()
+            return connection.execute(_EXPECTED, {"this_database": database}).scalar()
 
     def waiting(self, wait: Wait, server: str | None = None, limit: int = 1) -> list[Run]:
         """The runs that have waited longest for a slot of this kind."""
@@ -78,12 +67,8 @@ class Admission:
 
     def anybody_waits(self) -> bool:
         """Whether a run waits for a slot of any kind."""
-        runs = tables.runs.c
-        # Each kind by name: what leads to them is an index of these words, and not the state of thousands in a flood.
-        active = runs.state.concat("").in_(tables.ACTIVE)
-        query = sa.select(runs.id).where(runs.waits.in_(_WORDS), active).limit(1)
         with self._engine.connect().execution_options(reads=True) as connection:
-            return connection.execute(query).scalar() is not None
+            return connection.execute(_ANYBODY_WAITS).scalar() is not None
 
     def servers(self) -> dict[str, int]:
         """The servers that runs wait for, and how many dumps each serves now."""
@@ -92,14 +77,13 @@ class Admission:
         with self._engine.connect().execution_options(reads=True) as connection:
             now = datetime.now(UTC)
             return {
-                server: _at_work(connection, runs.server == server, now)
-                for server in connection.execute(query).scalars()
+                server: _served(connection, server, now) for server in connection.execute(query).scalars()
             }
 
     def serves(self, server: str) -> int:
         """How many dumps a server serves now."""
         with self._engine.connect().execution_options(reads=True) as connection:
-            return _at_work(connection, tables.runs.c.server == server, datetime.now(UTC))
+            return _served(connection, server, datetime.now(UTC))
 
     def release(self, run: Run) -> bool:
         """Claim the right to send a waiting run's dump again; of several who try, one gets it."""
@@ -134,16 +118,11 @@ def admit(
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    runs = tables.runs.c
-    others = runs.id != run_id
     wait: Wait | None = None
     here = _spooling(connection, run_id, host)
     if room.server is not None and _is_full(connection, run_id, room, now):
         wait = "server"
-    elif (
-        room.per_host is not None
-        and _at_work(connection, sa.and_(others, runs.host == host), now) >= room.per_host
-    ):
+    elif room.per_host is not None and _made(connection, host, now, run_id) >= room.per_host:
         wait = "host"
     elif here and (room.needed or 0) > room.free - _promised(here, room.used):
         # They give room back when they are done. Where nobody else is at it, whoever dumps says what is missing.
@@ -151,7 +130,7 @@ def admit(
     values: dict[str, Any] = {"server": room.server, "waits": wait, "spooled": room.needed}
     if wait:
         values |= {"progress": _WORDS[wait], "lease_until": now + QUEUE_PATIENCE}
-    connection.execute(tables.runs.update().where(runs.id == run_id).values(values))
+    connection.execute(_ADMIT, {"this_run": run_id, **values})
     return values, wait
 
 
@@ -163,46 +142,90 @@ _WORDS: dict[Wait, str] = {
 }
 
 
-def _at_work(connection: sa.Connection, which: sa.ColumnElement[bool], now: datetime) -> int:
-    """How many dumps are being made of those that `which` picks. One whose lease ran out died with its worker."""
-    query = (
-        sa.select(sa.func.count())
-        .select_from(tables.runs)
-        .join(tables.steps, tables.steps.c.run == tables.runs.c.id)
-        .where(
-            which,
-            tables.runs.c.state == "running",
-            tables.runs.c.lease_until > now,
-            tables.steps.c.name == DUMP,
-            tables.steps.c.state == "running",
-        )
+#: Made once: each dump needs them all, and a statement that is made anew takes longer than what it asks.
+_RUNS, _THIS = tables.runs.c, tables.runs.alias("this")
+
+_EXPECTED = (
+    sa.select(_RUNS.spooled)
+    .where(
+        _RUNS.database == sa.bindparam("this_database"),
+        _RUNS.kind == "backup",
+        _RUNS.state == "stored",
+        _RUNS.spooled.is_not(None),
     )
-    return int(connection.execute(query).scalar_one())
+    .order_by(_RUNS.created.desc())
+    .limit(1)
+)
+
+#: Each kind by name: what leads to them is an index of these words, and not the state of thousands in a flood.
+_ANYBODY_WAITS = (
+    sa.select(_RUNS.id).where(_RUNS.waits.in_(_WORDS), _RUNS.state.concat("").in_(tables.ACTIVE)).limit(1)
+)
+
+_ADMIT = tables.runs.update().where(_RUNS.id == sa.bindparam("this_run"))
+
+_OTHER = _RUNS.id != sa.bindparam("this_run")
+_SAME_SERVER = _RUNS.server == sa.bindparam("this_server")
+_SAME_HOST = _RUNS.host == sa.bindparam("this_host")
+
+#: The dumps that are being made. One whose lease ran out died with its worker.
+_AT_WORK = (
+    sa.select(sa.func.count())
+    .select_from(tables.runs)
+    .join(tables.steps, tables.steps.c.run == _RUNS.id)
+    .where(
+        _OTHER,
+        _RUNS.state == "running",
+        _RUNS.lease_until > sa.bindparam("now"),
+        tables.steps.c.name == DUMP,
+        tables.steps.c.state == "running",
+    )
+)
+_SERVED, _MADE = _AT_WORK.where(_SAME_SERVER), _AT_WORK.where(_SAME_HOST)
+
+_BEFORE = (
+    sa.select(sa.func.count())
+    .select_from(tables.runs)
+    .join(_THIS, _THIS.c.id == sa.bindparam("this_run"))
+    .where(
+        _OTHER,
+        _SAME_SERVER,
+        _RUNS.waits == "server",
+        _RUNS.state.in_(tables.ACTIVE),
+        _RUNS.created < _THIS.c.created,
+    )
+)
+
+_SPOOLING = sa.select(_RUNS.id, _RUNS.spooled).where(
+    _OTHER, _SAME_HOST, _RUNS.state == "running", _RUNS.waits.is_(None)
+)
+
+
+def _served(connection: sa.Connection, server: str, now: datetime, but: str = "") -> int:
+    """How many dumps a server serves, those of the run `but` apart."""
+    given = {"this_server": server, "this_run": but, "now": now}
+    return int(connection.execute(_SERVED, given).scalar_one())
+
+
+def _made(connection: sa.Connection, host: str, now: datetime, but: str) -> int:
+    """How many dumps a host makes, those of the run `but` apart."""
+    return int(connection.execute(_MADE, {"this_host": host, "this_run": but, "now": now}).scalar_one())
 
 
 def _is_full(connection: sa.Connection, run_id: str, room: Room, now: datetime) -> bool:
     """Whether a server serves as many dumps as it may, those included that were there before and wait."""
-    runs, this = tables.runs.c, tables.runs.alias("this")
-    same = sa.and_(runs.id != run_id, runs.server == room.server)
-    at_work = _at_work(connection, same, now)
+    assert room.server is not None  # noqa: S101 - a file has no server that could be full
+    at_work = _served(connection, room.server, now, run_id)
     if at_work >= room.per_server:
         return True
-    before = (
-        sa.select(sa.func.count())
-        .select_from(tables.runs)
-        .join(this, this.c.id == run_id)
-        .where(same, runs.waits == "server", runs.state.in_(tables.ACTIVE), runs.created < this.c.created)
-    )
-    return at_work + int(connection.execute(before).scalar_one()) >= room.per_server
+    before = connection.execute(_BEFORE, {"this_run": run_id, "this_server": room.server}).scalar_one()
+    return at_work + int(before) >= room.per_server
 
 
 def _spooling(connection: sa.Connection, run_id: str, host: str) -> Sequence[tuple[str, int | None]]:
     """The other runs that have something in the spool of a host, and how much each is expected to have."""
-    runs = tables.runs.c
-    query = sa.select(runs.id, runs.spooled).where(
-        runs.id != run_id, runs.host == host, runs.state == "running", runs.waits.is_(None)
-    )
-    return [(found, spooled) for found, spooled in connection.execute(query)]
+    rows = connection.execute(_SPOOLING, {"this_run": run_id, "this_host": host})
+    return [(found, spooled) for found, spooled in rows]
 
 
 def _promised(others: Sequence[tuple[str, int | None]], used: Mapping[str, int]) -> int:

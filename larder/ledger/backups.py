@@ -98,16 +98,10 @@ class Backups:
         `keys` gives each store's name and the artifact's key there; `verified` says when they were read to their end,
         or that nobody has read them yet.
         """
-        known = connection.execute(
-            sa.select(tables.backups.c.id).where(tables.backups.c.id == manifest.backup)
-        ).scalar()
-        if known is None:
-            connection.execute(tables.backups.insert().values(**_row(manifest)))
-        connection.execute(
-            tables.copies.delete().where(
-                tables.copies.c.backup == manifest.backup, tables.copies.c.store.in_(keys)
-            )
-        )
+        this = {"this_backup": manifest.backup}
+        if connection.execute(_KNOWN, this).scalar() is None:
+            connection.execute(tables.backups.insert(), _row(manifest))
+        connection.execute(_DROP_COPIES, {**this, "these_stores": list(keys)})
         connection.execute(
             tables.copies.insert(),
             [
@@ -170,31 +164,14 @@ class Backups:
 
     def newest_keys(self, store: str, limit: int = 3) -> list[str]:
         """The keys of the newest artifacts that should be in `store`, of whatever database."""
-        copies, backups = tables.copies.c, tables.backups.c
-        here = sa.and_(copies.backup == backups.id, copies.store == store)
-        # From the newest backup on until there are enough: a join would look through every copy that there is.
-        key = sa.select(copies.key).where(here).correlate(tables.backups).scalar_subquery()
-        has = sa.select(copies.key).where(here).correlate(tables.backups).exists()
-        query = sa.select(key).select_from(tables.backups).where(has)
-        query = query.order_by(backups.created.desc(), backups.id.desc()).limit(limit)
         with self._engine.connect().execution_options(reads=True) as connection:
-            return list(connection.execute(query).scalars())
+            return list(connection.execute(_NEWEST_KEYS, {"this_store": store, "count": limit}).scalars())
 
     def newest_manifest(self, database: str, before: str) -> Previous | None:
         """The database's newest backup that is older than the backup `before`, to be named by its manifest."""
-        query = (
-            sa.select(tables.backups.c.id, tables.backups.c.manifest)
-            .where(
-                tables.backups.c.database == database,
-                tables.backups.c.id < before,
-                tables.backups.c.manifest.is_not(None),
-                tables.backups.c.proof != "broken",
-            )
-            .order_by(tables.backups.c.id.desc())
-            .limit(1)
-        )
+        given = {"this_database": database, "before": before}
         with self._engine.connect().execution_options(reads=True) as connection:
-            found = connection.execute(query).one_or_none()
+            found = connection.execute(_NEWEST_MANIFEST, given).one_or_none()
         return Previous(*found) if found else None
 
     def forget(self, store: str, backup_ids: Iterable[str], reason: str = "by its retention policy") -> None:
@@ -234,9 +211,8 @@ class Backups:
 
     def accepted(self, database: str) -> datetime | None:
         """When the newest backup had been made as its size was last accepted; None where nobody has yet."""
-        query = sa.select(tables.accepted.c.moment).where(tables.accepted.c.database == database)
         with self._engine.connect().execution_options(reads=True) as connection:
-            found: datetime | None = connection.execute(query).scalar()
+            found: datetime | None = connection.execute(_ACCEPTED, {"this_database": database}).scalar()
         return found
 
     def removed(self, database: str | None = None) -> set[tuple[str, str]]:
@@ -310,28 +286,62 @@ class Backups:
         return {backup.database: backup for backup in found}
 
     def _load(self, *wanted: sa.ColumnElement[bool]) -> dict[str, Backup]:
-        columns = [tables.backups.c[name] for name in _COLUMNS]
-        joined = tables.backups.outerjoin(tables.copies, tables.copies.c.backup == tables.backups.c.id)
-        query = (
-            sa.select(
-                *columns,
-                tables.copies.c.store,
-                tables.copies.c.key,
-                tables.copies.c.verified,
-                tables.copies.c.problem,
-            )
-            .select_from(joined)
-            .where(*wanted)
-            .order_by(tables.backups.c.created, tables.backups.c.id)
-        )
         found: dict[str, Backup] = {}
         with self._engine.connect().execution_options(reads=True) as connection:
-            for *values, store, key, verified, problem in connection.execute(query):
+            for *values, store, key, verified, problem in connection.execute(_LOAD.where(*wanted)):
                 fields: dict[str, Any] = dict(zip(_COLUMNS, values, strict=True))
                 backup = found.setdefault(fields["id"], Backup(**fields, copies={}))
                 if store is not None:
                     backup.copies[store] = Copy(key, verified, problem)
         return found
+
+
+#: Made once: each backup needs them all, and a statement that is made anew takes longer than what it asks.
+_BACKUPS, _COPIES = tables.backups.c, tables.copies.c
+
+_LOAD = (
+    sa.select(
+        *(_BACKUPS[name] for name in _COLUMNS), _COPIES.store, _COPIES.key, _COPIES.verified, _COPIES.problem
+    )
+    .select_from(tables.backups.outerjoin(tables.copies, _COPIES.backup == _BACKUPS.id))
+    .order_by(_BACKUPS.created, _BACKUPS.id)
+)
+
+_KNOWN = sa.select(_BACKUPS.id).where(_BACKUPS.id == sa.bindparam("this_backup"))
+_DROP_COPIES = tables.copies.delete().where(
+    _COPIES.backup == sa.bindparam("this_backup"),
+    _COPIES.store.in_(sa.bindparam("these_stores", expanding=True)),
+)
+
+#: From the newest backup on until there are enough: a join would look through every copy that there is.
+_KEY = (
+    sa.select(_COPIES.key)
+    .where(_COPIES.backup == _BACKUPS.id, _COPIES.store == sa.bindparam("this_store"))
+    .correlate(tables.backups)
+)
+_NEWEST_KEYS = (
+    sa.select(_KEY.scalar_subquery())
+    .select_from(tables.backups)
+    .where(_KEY.exists())
+    .order_by(_BACKUPS.created.desc(), _BACKUPS.id.desc())
+    .limit(sa.bindparam("count", type_=sa.Integer))
+)
+
+_NEWEST_MANIFEST = (
+    sa.select(_BACKUPS.id, _BACKUPS.manifest)
+    .where(
+        _BACKUPS.database == sa.bindparam("this_database"),
+        _BACKUPS.id < sa.bindparam("before"),
+        _BACKUPS.manifest.is_not(None),
+        _BACKUPS.proof != "broken",
+    )
+    .order_by(_BACKUPS.id.desc())
+    .limit(1)
+)
+
+_ACCEPTED = sa.select(tables.accepted.c.moment).where(
+    tables.accepted.c.database == sa.bindparam("this_database")
+)
 
 
 def _row(manifest: Manifest) -> dict[str, Any]:

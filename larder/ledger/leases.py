@@ -310,15 +310,12 @@ def _end_run(connection: sa.Connection, lease: Lease, now: datetime) -> None:
     run = lease.whole
     if run is None or (run.steps[-1].name, run.steps[-1].store) != (lease.step, lease.store):
         return
-    connection.execute(
-        tables.runs.update()
-        .where(tables.runs.c.id == lease.run, tables.runs.c.state.in_(tables.ACTIVE))
-        .values(state=good_end(run.kind), finished=now)
-    )
+    connection.execute(_END, {"this_run": lease.run, "state": good_end(run.kind), "finished": now})
 
 
 #: Made once: each step needs them all.
 _TAKE = tables.runs.update().where(tables.runs.c.id == sa.bindparam("this_run"))
+_END = _TAKE.where(tables.runs.c.state.in_(tables.ACTIVE))
 _GUARDED = _TAKE.where(tables.runs.c.attempt == sa.bindparam("this_attempt"))
 _LINK = tables.steps.update().where(
     tables.steps.c.run == sa.bindparam("this_run"),

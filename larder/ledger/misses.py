@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -132,23 +132,19 @@ class Misses:
 
     def recover(self, database: str, *what: str) -> bool:
         """Note that what had failed of `database` is well again, to be told; False where nothing had."""
-        return self._end(_open_of(database, *what), silently=False)
+        return self._end(_RECOVER, {"this_database": database, "these": what}, silently=False)
 
     def end(self, miss: Miss, *, silently: bool = False) -> bool:
         """Note that an objective is met again, to be told, or is none any more (`silently`); False where it had ended.
 
         Nobody may have been told yet that it was missed. Then they are told of both at once.
         """
-        return self._end(
-            sa.and_(tables.misses.c.id == miss.id, tables.misses.c.ended.is_(None)), silently=silently
-        )
+        return self._end(_END_ONE, {"this_miss": miss.id}, silently=silently)
 
-    def _end(self, which: sa.ColumnElement[bool], *, silently: bool) -> bool:
+    def _end(self, statement: sa.Update, which: Mapping[str, object], *, silently: bool) -> bool:
+        values = {"ended": datetime.now(UTC), "told": silently}
         with self._engine.begin() as connection:
-            ended = connection.execute(
-                tables.misses.update().where(which).values(ended=datetime.now(UTC), told=silently)
-            )
-        return ended.rowcount > 0
+            return connection.execute(statement, {**which, **values}).rowcount > 0
 
     def told(self, miss: Miss, names: Collection[str], *, everybody: bool) -> bool:
         """Note that the notifiers `names` were told just now how `miss` stands; `everybody` knows that it is over.
@@ -200,9 +196,18 @@ class Misses:
             os.close(descriptor)
 
     def _select(self, wanted: sa.ColumnElement[bool]) -> list[Miss]:
-        query = sa.select(tables.misses).where(wanted).order_by(tables.misses.c.id)
         with self._engine.connect().execution_options(reads=True) as connection:
-            return [_miss(row) for row in connection.execute(query).mappings()]
+            return [_miss(row) for row in connection.execute(_IN_ORDER.where(wanted)).mappings()]
+
+
+#: Made once: each backup needs them.
+_IN_ORDER = sa.select(tables.misses).order_by(tables.misses.c.id)
+_END = tables.misses.update().where(tables.misses.c.ended.is_(None))
+_END_ONE = _END.where(tables.misses.c.id == sa.bindparam("this_miss"))
+_RECOVER = _END.where(
+    tables.misses.c.database == sa.bindparam("this_database"),
+    tables.misses.c.objective.in_(sa.bindparam("these", expanding=True)),
+)
 
 
 def _open_of(database: str, *what: str) -> sa.ColumnElement[bool]:

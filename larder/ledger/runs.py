@@ -276,19 +276,16 @@ class Runs:
 
     def durations(self, run: Run, steps: Sequence[str], count: int) -> list[float]:
         """The seconds that `steps` took in the last `count` runs that went as `run` goes, and well; newest first."""
-        row, links = tables.runs.c, tables.steps.c
-        alike = (row.database == run.database, row.kind == run.kind, row.parent.is_(None), row.id != run.id)
-        last = sa.select(row.id, row.created).where(*alike, row.state == good_end(run.kind))
-        newest = last.order_by(row.created.desc(), row.id.desc()).limit(count).subquery()
-        query = (
-            sa.select(sa.func.coalesce(sa.func.sum(links.seconds), 0.0))
-            .select_from(newest)
-            .outerjoin(tables.steps, sa.and_(links.run == newest.c.id, links.name.in_(steps)))
-            .group_by(newest.c.id, newest.c.created)
-            .order_by(newest.c.created.desc(), newest.c.id.desc())
-        )
+        given = {
+            "this_run": run.id,
+            "this_database": run.database,
+            "this_kind": run.kind,
+            "this_state": good_end(run.kind),
+            "these_steps": list(steps),
+            "count": count,
+        }
         with self._engine.connect().execution_options(reads=True) as connection:
-            return list(connection.execute(query).scalars())
+            return list(connection.execute(_DURATIONS, given).scalars())
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How many runs there are of each kind and state."""
@@ -521,6 +518,31 @@ _ITS_LINKS = (
     sa.select(tables.steps)
     .where(tables.steps.c.run == sa.bindparam("this_run"))
     .order_by(tables.steps.c.position)
+)
+
+_LAST_ALIKE = (
+    sa.select(tables.runs.c.id, tables.runs.c.created)
+    .where(
+        tables.runs.c.database == sa.bindparam("this_database"),
+        tables.runs.c.kind == sa.bindparam("this_kind"),
+        tables.runs.c.parent.is_(None),
+        tables.runs.c.id != sa.bindparam("this_run"),
+        tables.runs.c.state == sa.bindparam("this_state"),
+    )
+    .order_by(tables.runs.c.created.desc(), tables.runs.c.id.desc())
+    .limit(sa.bindparam("count", type_=sa.Integer))
+    .subquery()
+)
+_THEIR_LINKS = sa.and_(
+    tables.steps.c.run == _LAST_ALIKE.c.id,
+    tables.steps.c.name.in_(sa.bindparam("these_steps", expanding=True)),
+)
+_DURATIONS = (
+    sa.select(sa.func.coalesce(sa.func.sum(tables.steps.c.seconds), 0.0))
+    .select_from(_LAST_ALIKE)
+    .outerjoin(tables.steps, _THEIR_LINKS)
+    .group_by(_LAST_ALIKE.c.id, _LAST_ALIKE.c.created)
+    .order_by(_LAST_ALIKE.c.created.desc(), _LAST_ALIKE.c.id.desc())
 )
 
 
