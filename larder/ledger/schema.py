@@ -60,6 +60,11 @@ def open_engine(url: str, revision: str = HEAD) -> sa.Engine:
     with _told(url):
         engine = _sqlite(url) if url.startswith("sqlite") else _postgres(url)
         try:
+            if engine.dialect.name == "sqlite":
+                # The first connection changes how a new file keeps its journal. Of several who do that at a time, all
+                # but one are told at once that it is locked, however long they would wait.
+                with _migration_lock(engine):
+                    engine.connect().close()
             _migrate(engine, revision)
         except BaseException:
             engine.dispose()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -421,6 +422,24 @@ def test_signers_are_remembered_once(ledger: Ledger) -> None:
         news = list(pool.map(lambda _: ledger.signers.remember("AAAA", "host-1"), range(16)))
     assert sum(news) == 1
     assert ledger.signers.known() == {"AAAA": "host-1"}
+
+
+def test_many_may_open_a_new_ledger_at_a_time(tmp_path: Path) -> None:
+    """Each of many new files is opened by eight at a time: one in twenty told somebody that it was locked."""
+    start = threading.Barrier(8)
+
+    def opened(url: str) -> int:
+        start.wait()
+        ledger = open_ledger(url)
+        try:
+            return len(ledger.runs.active())
+        finally:
+            ledger.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(60):
+            url = f"sqlite:///{tmp_path / str(number)}/ledger.sqlite3"
+            assert list(pool.map(opened, [url] * 8)) == [0] * 8
 
 
 def test_a_ledger_of_the_first_schema_keeps_what_it_holds(ledger_url: str) -> None:
