@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -76,8 +77,7 @@ def _write(path: Path, content: BinaryIO) -> None:
     # Not durable, as it need not be: an unfinished `check` is made anew, and a machine that went down lost the run.
     with path.open("xb") as sink:
         path.chmod(0o600)
-        while data := content.read(PIECE):
-            sink.write(data)
+        shutil.copyfileobj(content, sink, PIECE)
 
 
 def _compare(made: Raw, manifest: Manifest) -> None:

@@ -80,7 +80,7 @@ class Gzip(Codec):
     def writer(self, sink: BinaryIO) -> BinaryIO:
         """A file to write plain bytes to, for the thread that asked for it.
 
-        Another thread writes to `sink`: what the sink raises comes out of a later `write`, or of `close`.
+        Another thread may write to `sink`: what the sink raises comes out of a later `write`, or of `close`.
         """
         return cast(BinaryIO, _Storing(sink) if self._compressed else _Writer(sink))
 

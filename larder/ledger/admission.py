@@ -120,7 +120,7 @@ def admit(
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
     wait: Wait | None = None
     here = _spooling(connection, run_id, host)
-    if room.server is not None and _is_full(connection, run_id, room, now):
+    if room.server is not None and _is_full(connection, run_id, room.server, room.per_server, now):
         wait = "server"
     elif room.per_host is not None and _made(connection, host, now, run_id) >= room.per_host:
         wait = "host"
@@ -212,14 +212,13 @@ def _made(connection: sa.Connection, host: str, now: datetime, but: str) -> int:
     return int(connection.execute(_MADE, {"this_host": host, "this_run": but, "now": now}).scalar_one())
 
 
-def _is_full(connection: sa.Connection, run_id: str, room: Room, now: datetime) -> bool:
+def _is_full(connection: sa.Connection, run_id: str, server: str, most: int, now: datetime) -> bool:
     """Whether a server serves as many dumps as it may, those included that were there before and wait."""
-    assert room.server is not None  # noqa: S101 - a file has no server that could be full
-    at_work = _served(connection, room.server, now, run_id)
-    if at_work >= room.per_server:
+    at_work = _served(connection, server, now, run_id)
+    if at_work >= most:
         return True
-    before = connection.execute(_BEFORE, {"this_run": run_id, "this_server": room.server}).scalar_one()
-    return at_work + int(before) >= room.per_server
+    before = connection.execute(_BEFORE, {"this_run": run_id, "this_server": server}).scalar_one()
+    return at_work + int(before) >= most
 
 
 def _spooling(connection: sa.Connection, run_id: str, host: str) -> Sequence[tuple[str, int | None]]:
