@@ -1,4 +1,4 @@
-"""Sessions that load parts of a dump beside each other: blocks of rows, indexes, foreign keys."""
+"""Sessions that load parts of a dump beside each other: tables, blocks of rows, indexes, foreign keys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import psycopg
 
+from larder.databases import _postgres_alone
+from larder.databases._postgres_alone import Alone
 from larder.databases._postgres_cut import Entry, Rows
 
 #: How many jobs a session may have waiting, so that it never waits for the next one. A block is about 1 MiB.
@@ -38,7 +40,7 @@ class Block:
         return len(self.rows.first) + len(self.rows.data)
 
 
-Job = Block | Entry
+Job = Block | Alone | Entry
 
 
 class Crew:
@@ -49,7 +51,7 @@ class Crew:
     """
 
     def __init__(self, connections: list[psycopg.Connection]) -> None:
-        #: How many blocks and entries were done so far.
+        #: How many blocks and entries were done so far, those of tables that are sent alone included.
         self.blocks = 0
         self._connections = connections
         self._changed = threading.Condition()
@@ -66,6 +68,11 @@ class Crew:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def size(self) -> int:
+        """How many sessions there are."""
+        return len(self._threads)
 
     def put(self, job: Job, seconds: float) -> bool:
         """Have `job` done; says whether there was room for it within `seconds`. Raises what an earlier one has."""
@@ -109,10 +116,10 @@ class Crew:
         most = _AHEAD * len(self._threads)
         return len(self._waiting) < most and (not self._held or self._held + size <= _MOST)
 
-    def _did(self, job: Job) -> None:
+    def _did(self, size: int = 0) -> None:
         with self._changed:
             self.blocks += 1
-            self._held -= _size(job)
+            self._held -= size
             self._changed.notify_all()
 
     def _is_settled(self) -> bool:
@@ -125,11 +132,14 @@ class Crew:
     def _work(self, connection: psycopg.Connection) -> None:
         try:
             while (job := self._take()) is not None:
-                if isinstance(job, Block):
-                    self._copy(connection, job)
-                else:
-                    _execute(connection, job.data)
-                    self._did(job)
+                match job:
+                    case Block():
+                        self._copy(connection, job)
+                    case Alone():
+                        _postgres_alone.send(connection, job, self._did)
+                    case Entry():
+                        _execute(connection, job.data)
+                        self._did(_size(job))
         except BaseException as error:  # noqa: BLE001 - raised again to whoever puts jobs, or waits
             with self._changed:
                 self._failure = self._failure or error
@@ -170,12 +180,20 @@ class Crew:
                 if block.rows.first:
                     copy.write(block.rows.first)
                 copy.write(block.rows.data)
-                self._did(block)
+                self._did(block.size)
                 block = self._more(first.statement)
 
 
 def _size(job: Job) -> int:
-    return job.size if isinstance(job, Block) else len(job.data)
+    """Bytes that are held for a job."""
+    match job:
+        case Block():
+            return job.size
+        case Alone():
+            # It reads a block at a time when its turn has come.
+            return 0
+        case Entry():
+            return len(job.data)
 
 
 def _cut(connection: psycopg.Connection) -> None:

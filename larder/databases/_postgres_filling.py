@@ -17,10 +17,9 @@ from larder.databases import _postgres_folder, _postgres_load, _postgres_paralle
 from larder.databases._postgres_activity import Activity, growth
 from larder.databases._postgres_client import Client
 from larder.databases._postgres_connection import child_conninfo, connect, with_database
-from larder.databases._postgres_cut import Rows
 from larder.databases._postgres_load import Script, explained
 from larder.databases._postgres_loaders import application, loading_environment, loading_options
-from larder.databases._postgres_parallel import OneSessionError
+from larder.databases._postgres_parallel import Folder, OneSessionError
 from larder.databases._postgres_target import version_of
 from larder.pipes import ReadAhead
 from larder.process import Process
@@ -113,17 +112,13 @@ class Filling:
         except OSError as error:
             raise disk_error(error, self.content.scratch) from error
         with self._scripting(outline) as process:
-            self._load(_whole(process), partial(_postgres_folder.rows, folder, progress=self.progress))
+            self._load(_whole(process), Folder(folder, self.progress))
         self.progress.reach(self.content.source.raw_size)
 
-    def _load(
-        self,
-        script: Iterator[bytes],
-        rows_of: Callable[[Rows], Iterator[Rows]] = _postgres_parallel.as_they_are,
-    ) -> None:
+    def _load(self, script: Iterator[bytes], folder: Folder | None = None) -> None:
         """Load a script with several sessions. Raises `OneSessionError` where that cannot be."""
         stream = _postgres_load.for_server(script, self._version)
-        _postgres_parallel.load(self._script(), stream, self._sessions(), self.settings.jobs, rows_of)
+        _postgres_parallel.load(self._script(), stream, self._sessions(), self.settings.jobs, folder)
 
     def _sessions(self) -> Callable[[], psycopg.Connection]:
         """What makes a session that loads. Raises `OneSessionError` where it could not be told what it has to be."""

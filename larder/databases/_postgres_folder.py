@@ -6,25 +6,26 @@ for the script alone, of an outline of the folder: one in which each table has o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from larder.codecs import codec
 from larder.databases._postgres_cut import Rows, UncutError
 from larder.errors import IntegrityError
-from larder.pipes import ReadAhead
-from larder.progress import Progress
-from larder.streams import CHUNK, chunks
+from larder.streams import CHUNK
 
 #: What every table's file ends with, and nothing before its end holds: a row can't be a bare `\.`.
 END_OF_ROWS = b"\\.\n\n\n"
 
 _CONTENTS = "toc.dat"
 _TABLE = re.compile(r"(\d+\.dat)\.gz")
+
+#: Bytes of a file that are decoded to see how much its rows are compressed; what is smaller is not worth the look.
+_SAMPLE = 1 << 16
 
 _GZIP = codec("gzip")
 
@@ -43,38 +44,56 @@ def outline(folder: Path, target: Path) -> None:
             (target / match[1]).write_bytes(name.encode() + b"\n" + END_OF_ROWS)
 
 
-def rows(folder: Path, named: Rows, *, progress: Progress) -> Iterator[Rows]:
-    """What is in the file of `folder` that the row `named` names; `progress` counts the file's bytes.
+@dataclass
+class TableFile:
+    """The rows of one table in a folder of pg_dump's, for one thread at a time to read."""
 
-    Raises `IntegrityError` where the file is not whole, and `UncutError` where `named` names none.
-    """
+    path: Path
+    #: Bytes of the file; about how many its rows take; and how many of the file were read so far.
+    size: int
+    rows_size: int
+    read: int = 0
+
+    def rows(self) -> Iterator[Rows]:
+        """All rows, from the first one. Raises `IntegrityError` where the file is not whole."""
+        self.read = 0
+        with self.path.open("rb", buffering=0) as source:
+            try:
+                for found in _whole_rows(_GZIP.members(source)):
+                    yield found
+                    self.read = os.lseek(source.fileno(), 0, os.SEEK_CUR)
+            except IntegrityError as error:
+                raise IntegrityError(
+                    f"unable to restore the backup: {self.path.name}: {error.message}",
+                    "it has changed since it was fetched: see the disk that the spool is on, and run larder verify",
+                ) from None
+        self.read = self.size
+
+
+def table_file(folder: Path, named: Rows) -> TableFile:
+    """The file in `folder` that the row `named` names. Raises `UncutError` where it names none."""
     name = (named.first + bytes(named.data)).decode(errors="replace").removesuffix("\n")
     if not _TABLE.fullmatch(name):
         raise UncutError("its outline is not that of pg_dump's folders")
-    with (folder / name).open("rb", buffering=0) as source:
-        size, before = os.fstat(source.fileno()).st_size, progress.done
-        try:
-            with contextlib.closing(_decoded(source, size)) as pieces:
-                for found in _whole_rows(pieces):
-                    yield found
-                    progress.reach(before + os.lseek(source.fileno(), 0, os.SEEK_CUR))
-        except IntegrityError as error:
-            raise IntegrityError(
-                f"unable to restore the backup: {name}: {error.message}",
-                "it has changed since it was fetched: see the disk that the spool is on, and run larder verify",
-            ) from None
-        progress.reach(before + size)
+    path = folder / name
+    size = path.stat().st_size
+    return TableFile(path, size, _rows_size(path, size))
 
 
-def _decoded(source: BinaryIO, size: int) -> Generator[bytes]:
-    """What `source` holds, decoded by a thread ahead where it is worth one."""
-    decoded = _GZIP.members(source)
-    if size < CHUNK:
-        yield from decoded
-        return
-    with ReadAhead(decoded, depth=4) as ahead:
-        # It has what `chunks` asks of a file.
-        yield from chunks(ahead)  # type: ignore[arg-type]
+def _rows_size(path: Path, size: int) -> int:
+    """About how many bytes of rows a file holds, as its begin is compressed."""
+    if size < _SAMPLE:
+        return size
+    with path.open("rb", buffering=0) as source:
+        head = source.read(_SAMPLE)
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        rows = decoder.decompress(head, CHUNK)
+    except zlib.error:
+        # Whoever reads it all says so.
+        return size
+    taken = len(head) - len(decoder.unconsumed_tail) - len(decoder.unused_data)
+    return size * len(rows) // max(1, taken)
 
 
 def _whole_rows(pieces: Iterable[bytes]) -> Iterator[Rows]:

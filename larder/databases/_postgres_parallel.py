@@ -10,21 +10,29 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 
 import psycopg
 
-from larder.databases._postgres_crew import Block, Crew
+from larder.databases import _postgres_folder
+from larder.databases._postgres_alone import Alone
+from larder.databases._postgres_crew import Block, Crew, Job
 from larder.databases._postgres_cut import Cutter, End, Entry, Piece, Rows, Table, Text, UncutError
 from larder.databases._postgres_load import Script, explained, masked, meaning
 from larder.errors import LarderError, RefusedError, RejectedError, UnreachableError
 from larder.process import TICK, Process, StalledError
+from larder.progress import Progress
 
 #: Bytes of comments that wait until the indexes before them are made.
 _HELD = 4 << 20
 
 _FOREIGN_KEY = b"FK CONSTRAINT"
+
+#: What part of its share of all rows a session may be given beyond it. Several that fill one table take a tenth longer.
+_BEYOND = 0.05
 
 #: How a server says that sessions of ours stood in each other's way.
 _DEADLOCK = "40P01"
@@ -38,9 +46,12 @@ class OneSessionError(Exception):
 _NOT_SO = (LarderError, RefusedError, RejectedError)
 
 
-def as_they_are(rows: Rows) -> Iterator[Rows]:
-    """The rows themselves."""
-    yield rows
+@dataclass(frozen=True)
+class Folder:
+    """A folder of pg_dump's, of whose outline the script is; `progress` is told how much of its files was read."""
+
+    path: Path
+    progress: Progress
 
 
 def load(
@@ -48,18 +59,18 @@ def load(
     stream: Iterable[bytes],
     connect: Callable[[], psycopg.Connection],
     jobs: int,
-    rows_of: Callable[[Rows], Iterator[Rows]] = as_they_are,
+    folder: Folder | None = None,
 ) -> None:
     """Load `stream` into the empty database that `script` leads to, with `jobs` sessions that `connect` makes.
 
-    In place of the rows in `stream`, those are sent that `rows_of` gives for them.
+    With a `folder`, the rows in `stream` are names of its files, whose rows are sent.
 
     Returns when all of `stream` was read to its end and done. Raises `OneSessionError`, what `stream` raises, and of
     what `explained` says `UnreachableError` and `ExhaustedError`; by then the sessions are over, or about to be.
     """
     try:
         with explained(script.doing):
-            _load(script, stream, connect, jobs, rows_of)
+            _load(script, stream, connect, jobs, folder)
     except UncutError as error:
         raise OneSessionError(str(error)) from None
     except psycopg.Error as error:
@@ -78,7 +89,7 @@ def _load(
     stream: Iterable[bytes],
     connect: Callable[[], psycopg.Connection],
     jobs: int,
-    rows_of: Callable[[Rows], Iterator[Rows]],
+    folder: Folder | None,
 ) -> None:
     with script.process() as process, contextlib.ExitStack() as stack:
 
@@ -89,7 +100,7 @@ def _load(
                 raise OneSessionError(error.message) from None
 
         listener = connected()
-        loading = _Loading(script, process, listener, rows_of)
+        loading = _Loading(script, process, listener, folder)
         cutter = Cutter()
         try:
             for data in stream:
@@ -131,15 +142,19 @@ class _Loading:
         script: Script,
         process: Process,
         listener: psycopg.Connection,
-        rows_of: Callable[[Rows], Iterator[Rows]],
+        folder: Folder | None,
     ) -> None:
         self.crew: Crew | None = None
-        self._rows_of = rows_of
+        self._folder = folder
+        #: Tables of the folder whose rows are to be sent before what comes next.
+        self._tables: list[Alone] = []
         self._script = script
         self._process = process
         self._listener = listener
         self._channel = f"larder_{secrets.token_hex(8)}"
         listener.execute(f"LISTEN {self._channel}".encode())
+        #: Bytes of the folder's files that were read, but for the tables that are being sent.
+        self._read = 0
         self._fed = 0
         #: How much of what psql was fed it is known to have done.
         self._done = 0
@@ -162,9 +177,11 @@ class _Loading:
                 self._statement = piece.statement
             case Rows():
                 self._begin(_Work.ROWS)
-                with contextlib.closing(self._rows_of(piece)) as found:  # type: ignore[type-var]
-                    for rows in found:
-                        self._put(Block(self._statement, rows))
+                if self._folder is None:
+                    self._put(Block(self._statement, piece))
+                else:
+                    file = _postgres_folder.table_file(self._folder.path, piece)
+                    self._tables.append(Alone(self._statement, file))
             case Entry(kind=b"COMMENT"):
                 if self._at_work not in (None, _Work.ROWS) and sum(map(len, self._comments)) < _HELD:
                     # Nothing depends on a comment, and the work around it can go on.
@@ -198,7 +215,17 @@ class _Loading:
                 self._meet()
             self._at_work = work
 
-    def _put(self, job: Block | Entry) -> None:
+    def _send(self, crew: Crew) -> None:
+        """Have the rows sent of all tables that are waiting."""
+        alone, together = _shared_out(self._tables, crew.size)
+        for table in alone:
+            self._put(table)
+        for table in together:
+            with contextlib.closing(table.file.rows()) as found:  # type: ignore[type-var]
+                for rows in found:
+                    self._put(Block(table.statement, rows))
+
+    def _put(self, job: Job) -> None:
         crew = self.crew
         assert crew is not None  # noqa: S101 - there is one before the first job
         self._await(lambda seconds: crew.put(job, seconds))
@@ -207,7 +234,11 @@ class _Loading:
         """Wait until the crew has done all that it was given."""
         if self._at_work is None or self.crew is None:
             return
+        self._send(self.crew)
         self._await(self.crew.settled)
+        self._tell()
+        self._read += sum(table.file.size for table in self._tables)
+        self._tables.clear()
         self._at_work = None
         for comment in self._comments:
             self._process.feed(comment)
@@ -236,6 +267,7 @@ class _Loading:
             return
         since, seen = time.monotonic(), self._moved()
         while not ready(TICK):
+            self._tell()
             # Between statements it does nothing, but where psql has ended.
             self._process.feed(b"\n")
             if (now := self._moved()) != seen:
@@ -245,9 +277,34 @@ class _Loading:
                     f"unable to finish {self._process.tool}: no byte has moved for {self._script.stall_seconds:g} s"
                 )
 
+    def _tell(self) -> None:
+        """Tell how much of the folder's files was read."""
+        if self._folder is not None and self._tables:
+            self._folder.progress.reach(self._read + sum(table.file.read for table in self._tables))
+
     def _moved(self) -> tuple[object, int]:
         moved = self._script.moved
         return moved() if moved else None, self.crew.blocks if self.crew else 0
+
+
+def _shared_out(tables: Iterable[Alone], sessions: int) -> tuple[list[Alone], list[Alone]]:
+    """Which tables are sent by one session each, in this order, and which then by all together.
+
+    Sessions that fill one table stand in each other's way, so that each is given tables of its own, the largest first,
+    as long as all end at about the same time; together they do what would keep one of them at work for longer.
+    """
+    tables = sorted(tables, key=lambda table: table.file.rows_size, reverse=True)
+    most = (1 + _BEYOND) * sum(table.file.rows_size for table in tables) / sessions
+    given = [0] * sessions
+    alone, together = [], []
+    for table in tables:
+        least = given.index(min(given))
+        if given[least] + table.file.rows_size <= most:
+            given[least] += table.file.rows_size
+            alone.append(table)
+        else:
+            together.append(table)
+    return alone, together
 
 
 def _meaning(doing: str, error: psycopg.Error) -> LarderError:

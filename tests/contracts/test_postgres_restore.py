@@ -1117,6 +1117,35 @@ def test_a_folder_that_pg_dump_has_compressed_comes_back(
             assert structure(cluster, made.scratch) == structure(cluster, name)
 
 
+def test_tables_of_a_folder_come_frozen_and_are_counted_where_they_lie(
+    clusters: Clusters, tmp_path: Path
+) -> None:
+    """All but what several sessions fill together; an index could tell how many rows there are, and is not asked."""
+    cluster = clusters.get(18)
+    tables = "".join(
+        f"CREATE TABLE {one} (n int PRIMARY KEY, m text) WITH (autovacuum_enabled = off);"
+        f"INSERT INTO {one} SELECT n, repeat(md5(n::text), 9) FROM generate_series(1, 20000) n;"
+        for one in ("a", "b", "c")
+    )
+    with filled(cluster, tables) as name:
+        content = content_of(dumped(cluster.url(name), tmp_path, format="directory"), tmp_path)
+        said: list[str] = []
+        checks = ["SELECT current_setting('enable_indexonlyscan') = 'on'"]
+        with restored(cluster, restorer(cluster.url(name), checks=checks)) as made:
+            made.load(content, Progress(), said.append)
+            assert with_one_session(said) == []
+            assert held(cluster, made.scratch) == held(cluster, name)
+            with cluster.connect(made.scratch) as connection:
+                frozen = connection.execute(
+                    "SELECT count(*) FROM pg_class WHERE relname IN ('a', 'b', 'c') AND relallvisible > 0.9 * relpages"
+                ).fetchone()
+            assert frozen == (2,)
+            assert made.examine(content, Progress()) == []
+            with _postgres_examine.session(cluster.connect(made.scratch), 10) as session:
+                plan = session.execute("EXPLAIN (FORMAT json) SELECT count(*) FROM ONLY a").fetchone()
+            assert "Seq Scan" in str(plan)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "ends early"])
 def test_a_folder_that_is_damaged_is_not_loaded(clusters: Clusters, damage: str, tmp_path: Path) -> None:
     cluster = clusters.get(16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from larder.databases import _postgres_folder
 from larder.databases._postgres_cut import Rows, UncutError
 from larder.databases._postgres_folder import END_OF_ROWS
 from larder.errors import IntegrityError
-from larder.progress import Progress
 
 ROWS = st.lists(st.sampled_from([b"1", b"", b"\\\\.", b"\\N", b"\\. ", b"a longer row"]), max_size=6)
 
@@ -45,22 +45,48 @@ def test_rows_without_their_end_are_not_all(rows: list[bytes], sizes: list[int],
         cut(b"".join(row + b"\n" for row in rows) + end, sizes)
 
 
+DATA = b"".join(b"%d\n" % (n * 7919) for n in range(900_000))
+
+
 def test_a_file_is_counted_by_what_it_takes_on_the_disk(tmp_path: Path) -> None:
-    data = b"".join(b"%d\n" % (n * 7919) for n in range(900_000))
     path = tmp_path / "12.dat.gz"
-    path.write_bytes(gzip.compress(data[:4_000_000]) + gzip.compress(data[4_000_000:] + END_OF_ROWS))
-    progress, seen = Progress(), []
-    progress.reach(100)
-    found = b""
-    for rows in _postgres_folder.rows(tmp_path, Rows(b"", b"12.dat.gz\n"), progress=progress):
-        found += rows.first + bytes(rows.data)
-        seen.append(progress.done)
-    assert found == data
-    assert progress.done == 100 + path.stat().st_size
-    assert len(set(seen)) > 3
+    path.write_bytes(gzip.compress(DATA[:4_000_000]) + gzip.compress(DATA[4_000_000:] + END_OF_ROWS))
+    file = _postgres_folder.table_file(tmp_path, Rows(b"", b"12.dat.gz\n"))
+    # As often as it is asked for.
+    for _ in range(2):
+        found, seen = b"", []
+        for rows in file.rows():
+            found += rows.first + bytes(rows.data)
+            seen.append(file.read)
+        assert found == DATA
+        assert file.read == file.size == path.stat().st_size
+        assert seen == sorted(seen)
+        assert len(set(seen)) > 3
+        assert seen[0] < file.size
+
+
+@pytest.mark.parametrize("members", [1, 8])
+@pytest.mark.parametrize("rows", [DATA, b"all of them are alike\n" * 400_000, os.urandom(1 << 22)])
+def test_what_the_rows_of_a_file_take_is_guessed_well(rows: bytes, members: int, tmp_path: Path) -> None:
+    piece = -(-len(rows) // members)
+    parts = [gzip.compress(rows[at : at + piece], mtime=0) for at in range(0, len(rows), piece)]
+    (tmp_path / "12.dat.gz").write_bytes(b"".join(parts))
+    file = _postgres_folder.table_file(tmp_path, Rows(b"12.dat.gz\n"))
+    if file.size < 1 << 16:
+        assert file.rows_size == file.size
+    else:
+        assert file.rows_size == pytest.approx(len(rows), rel=0.15)
+
+
+def test_a_file_that_is_not_gzip_is_found_out_when_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "12.dat.gz").write_bytes(os.urandom(1 << 17))
+    file = _postgres_folder.table_file(tmp_path, Rows(b"12.dat.gz\n"))
+    assert file.rows_size == file.size
+    with pytest.raises(IntegrityError, match=r"12\.dat\.gz"):
+        list(file.rows())
 
 
 @pytest.mark.parametrize("name", [b"../12.dat.gz\n", b"12.dat\n", b"blob_12.dat.gz\n", b"a\tb\n", b"\xff\n"])
 def test_only_a_tables_file_is_read(name: bytes, tmp_path: Path) -> None:
     with pytest.raises(UncutError):
-        list(_postgres_folder.rows(tmp_path, Rows(name), progress=Progress()))
+        _postgres_folder.table_file(tmp_path, Rows(name))
