@@ -15,6 +15,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -152,25 +153,10 @@ class Manifest:
     def from_bytes(cls, data: bytes) -> Manifest:
         """Read what `to_bytes` of a signed manifest gave.
 
-        Raises `IntegrityError`, saying what is wrong, for anything else. Whose key signed is not asked here.
+        Raises `IntegrityError`, saying what is wrong, for anything else. Whose key signed is not asked here. The same
+        bytes may give the same object: nobody changes what is in it.
         """
-        document = _document(data)
-        written = document.get("format")
-        if written != FORMAT:
-            raise IntegrityError(
-                f"unable to read manifest: its format is {written!r}, and this version reads '{FORMAT}'",
-                "read it with the version of Larder that wrote it, or a later one",
-            )
-        try:
-            found = _ADAPTER.validate_python(document)
-        except ValidationError as error:
-            raise IntegrityError(f"unable to read manifest: {_mistakes(error)}") from None
-        if naming.parse_backup_id(found.backup)[0] != found.database:
-            raise IntegrityError(
-                f"unable to read manifest: backup '{found.backup}' is not one of database '{found.database}'"
-            )
-        _check_once(found, data)
-        return found
+        return (_read_lately if len(data) <= _SMALL else _read)(data)
 
 
 _ADAPTER = TypeAdapter(Manifest)
@@ -178,6 +164,9 @@ _ADAPTER = TypeAdapter(Manifest)
 #: The SHA-256 of manifests that are signed and in their one spelling, of which so many are remembered: 2 MB at most.
 _good: set[bytes] = set()
 _MOST_GOOD = 20_000
+
+#: How many of the manifests that were read last are kept, and of how many bytes at most: with their texts 25 MB in all.
+_KEPT, _SMALL = 200, 1 << 15
 
 
 def manifest_of(
@@ -238,6 +227,30 @@ def parse_sidecar(text: str) -> dict[str, str]:
     if not found:
         raise IntegrityError("unable to read sidecar: it is empty")
     return found
+
+
+def _read(data: bytes) -> Manifest:
+    document = _document(data)
+    written = document.get("format")
+    if written != FORMAT:
+        raise IntegrityError(
+            f"unable to read manifest: its format is {written!r}, and this version reads '{FORMAT}'",
+            "read it with the version of Larder that wrote it, or a later one",
+        )
+    try:
+        found = _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        raise IntegrityError(f"unable to read manifest: {_mistakes(error)}") from None
+    if naming.parse_backup_id(found.backup)[0] != found.database:
+        raise IntegrityError(
+            f"unable to read manifest: backup '{found.backup}' is not one of database '{found.database}'"
+        )
+    _check_once(found, data)
+    return found
+
+
+#: Each rotation reads all manifests that a database has, and each page that lists them does.
+_read_lately = lru_cache(_KEPT)(_read)
 
 
 def _document(data: bytes) -> dict[str, Any]:

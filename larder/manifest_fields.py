@@ -68,11 +68,19 @@ def _fingerprint(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_deeper(value: object, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    children = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
+def _is_deeper(value: Any, levels: int) -> bool:
+    layer = [value]
+    # One level after the other: each backup's rotation comes here for all manifests of its database.
+    for _ in range(levels):
+        layer = [
+            child
+            for parent in layer
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not layer:
+            return False
+    return True
 
 
 Size = Annotated[int, Field(ge=0, le=_MOST, strict=True)]

@@ -444,3 +444,14 @@ def test_a_size_beyond_all_stores_is_refused(size: int) -> None:
     odd = replace(MANIFEST, artifact=replace(MANIFEST.artifact, size=size))
     with pytest.raises(IntegrityError, match=r"artifact\.size"):
         Manifest.from_bytes(odd.signed(SIGNER).to_bytes())
+
+
+@pytest.mark.parametrize("note", ["x", "x" * (1 << 15)], ids=["small", "large"])
+def test_bytes_that_were_good_once_are_so_alone(note: str) -> None:
+    """A manifest that was read is remembered, and nothing else is taken for it."""
+    manifest = replace(FACTS, warnings=(note,)).signed(SIGNER)
+    data = manifest.to_bytes()
+    for _ in range(3):
+        assert Manifest.from_bytes(data) == manifest
+        with pytest.raises(IntegrityError, match="its signature does not fit"):
+            Manifest.from_bytes(data.replace(b'"x', b'"y', 1))
