@@ -57,6 +57,9 @@ def _frozen(connection: psycopg.Connection, table: Alone, sent: Callable[[], Non
         with connection.transaction():
             connection.execute(b"TRUNCATE ONLY " + name[1])
             _copy(connection, table.statement + b" WITH (FREEZE)", table, sent)
+    except UnicodeDecodeError:
+        # It is called something in a database that has no encoding.
+        return False
     except psycopg.Error:
         if connection.closed:
             raise

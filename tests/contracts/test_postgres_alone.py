@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,23 @@ def test_whatever_the_table_is_called(cluster: Cluster, called: str, tmp_path: P
     with filled(cluster, f'CREATE SCHEMA "Ä (x"; {TABLE.replace(" a ", f" {called} ")}') as name:
         sent(cluster, name, alone(tmp_path, f"COPY {called} (n, m) FROM stdin".encode()))
         assert state(cluster, name, called) == (COUNT, True)
+
+
+@pytest.mark.parametrize(("encoding", "frozen"), [("LATIN1", True), ("SQL_ASCII", False)])
+def test_in_whatever_encoding_it_is_called_so(
+    cluster: Cluster, encoding: str, tmp_path: Path, *, frozen: bool
+) -> None:
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    cluster.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'")
+    try:
+        # psycopg encodes nothing for a database that has no encoding.
+        called = "ä".encode("utf-8" if encoding == "SQL_ASCII" else "latin-1")
+        cluster.execute(TABLE.encode().replace(b" a ", b" " + called + b" "), name)  # type: ignore[arg-type]
+        sent(cluster, name, alone(tmp_path, b"COPY public." + called + b" (n, m) FROM stdin"))
+        cluster.execute(b"ALTER TABLE " + called + b" RENAME TO a", name)  # type: ignore[arg-type]
+        assert state(cluster, name) == (COUNT, frozen)
+    finally:
+        cluster.dropdb(name)
 
 
 @pytest.mark.parametrize(

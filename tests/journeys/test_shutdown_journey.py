@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,7 +160,9 @@ def _cold(old: subprocess.Popen[str]) -> None:
 def _everybody(old: subprocess.Popen[str]) -> None:
     """What systemd does by itself: SIGTERM for every process, pg_dump too."""
     for process in [psutil.Process(old.pid), *psutil.Process(old.pid).children(recursive=True)]:
-        os.kill(process.pid, signal.SIGTERM)
+        # One that the first has told may be gone already.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("end", [_cold, _everybody])
