@@ -35,6 +35,13 @@ POINTS = os.environ.get("LARDER_TEST_POINTS", "").split(",")
 if POINTS == [""]:
     POINTS = [f"{step}:{moment}" for step in STEPS for moment in ("taken", "done", "committed")]
 
+#: Tables that are worth being frozen as they come: of a folder, each is one session's.
+LARGE = "".join(
+    f"CREATE TABLE large{number} (n int PRIMARY KEY, t text);"
+    f"INSERT INTO large{number} SELECT n, md5(n::text) FROM generate_series(1, 60000) n;"
+    for number in range(3)
+)
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
@@ -83,15 +90,21 @@ class Stand:
         self.server.execute("CREATE DATABASE shop TEMPLATE shop_as_it_was")
 
 
-@pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory, clusters: Clusters) -> Iterator[Stand]:
+@pytest.fixture(scope="module", params=["plain", "directory"])
+def stand(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, clusters: Clusters
+) -> Iterator[Stand]:
     server, folder = clusters.get(16), tmp_path_factory.mktemp("kills")
     with redis_server(folder) as url, server.database("shop"):
-        server.execute(SAMPLE, "shop")
+        server.execute(SAMPLE + LARGE, "shop")
+        if request.param == "directory":
+            # A folder that holds any is pg_restore's.
+            server.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata", "shop")
         house = House(folder, SHOP_URL=server.url("shop"), REDIS_URL=url)
         alice = Approver(house)
         house.configure(
-            f'postgres_bin = ["{server.bin}"]\n[databases.shop]\nurl_env = "SHOP_URL"\n{alice.lines}'
+            f'postgres_bin = ["{server.bin}"]\n[databases.shop]\nurl_env = "SHOP_URL"\n'
+            f'format = "{request.param}"\n{alice.lines}'
         )
         with worker(house, "workers", "first.log"):
             made = Stand(house, server, alice)
