@@ -129,7 +129,6 @@ def test_a_row_that_is_wrong_leaves_the_table_as_it_was(cluster: Cluster, tmp_pa
         with pytest.raises(psycopg.errors.InvalidTextRepresentation):
             sent(cluster, name, alone(tmp_path, rows=ROWS + b"1\tx\n"))
         with cluster.connect(name) as connection:
-            assert connection.execute("SELECT count(*), pg_relation_size('a') FROM a").fetchone() is not None
             assert connection.execute("SELECT count(*) FROM a").fetchone() == (0,)
 
 

@@ -35,7 +35,7 @@ POINTS = os.environ.get("LARDER_TEST_POINTS", "").split(",")
 if POINTS == [""]:
     POINTS = [f"{step}:{moment}" for step in STEPS for moment in ("taken", "done", "committed")]
 
-#: Tables that are worth being frozen as they come: of a folder, each is one session's.
+#: Tables that are worth being frozen as they come. Of a folder, each session has its own; the last they fill together.
 LARGE = "".join(
     f"CREATE TABLE large{number} (n int PRIMARY KEY, t text);"
     f"INSERT INTO large{number} SELECT n, md5(n::text) FROM generate_series(1, 60000) n;"
