@@ -1,0 +1,79 @@
+"""What happens to tasks is sent together, a moment later, and all of it before the worker has gone."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
+
+from tests.processes import eventually, redis_server
+from workers.events import Dispatcher
+
+
+class Heard:
+    """What arrives at whoever listens for events: the types of those that came together, message by message."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.messages: list[list[str]] = []
+        self._listening = client.pubsub(ignore_subscribe_messages=True)
+        self._listening.psubscribe("*celeryev*")
+        eventually(lambda: self._listening.subscribed and self._listening.get_message(timeout=0.05) is None)
+
+    def look(self) -> list[list[str]]:
+        """All messages so far."""
+        while message := self._listening.get_message(timeout=0.05):
+            body = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+            self.messages.append([one["type"] for one in (body if isinstance(body, list) else [body])])
+        return self.messages
+
+
+@pytest.fixture
+def loop() -> Iterator[Hub]:
+    before = get_event_loop()
+    found = Hub()
+    set_event_loop(found)
+    yield found
+    found.close()
+    set_event_loop(before)
+
+
+@contextmanager
+def dispatching(folder: Path, **options: Any) -> Iterator[tuple[Dispatcher, Heard]]:
+    with redis_server(folder) as url, Celery(broker=url, set_as_current=False) as app:
+        app.conf.event_serializer = "json"
+        with app.connection_for_write() as connection, redis.Redis.from_url(url) as client:
+            heard = Heard(client)
+            options = {"buffer_group": ["task"], "on_send_buffered": lambda: None, **options}
+            yield Dispatcher(connection, hostname="one", app=app, **options), heard
+
+
+def test_what_happens_to_tasks_goes_together(tmp_path: Path, loop: Hub) -> None:
+    with dispatching(tmp_path) as (dispatcher, heard):
+        for name in ("task-received", "task-started", "task-succeeded"):
+            dispatcher.send(name, uuid="a")
+        assert heard.look() == []
+        eventually(lambda: loop.run_once() or heard.look())
+        assert heard.messages == [["task-received", "task-started", "task-succeeded"]]
+        dispatcher.send("task-received", uuid="b")
+        eventually(lambda: loop.run_once() or len(heard.look()) == 2)
+
+
+def test_a_worker_that_goes_has_said_all(tmp_path: Path, loop: Hub) -> None:
+    with dispatching(tmp_path) as (dispatcher, heard):
+        dispatcher.send("task-succeeded", uuid="a")
+        dispatcher.send("worker-offline")
+        assert heard.look() == [["task-succeeded"], ["worker-offline"]]
+
+
+def test_without_a_loop_everything_is_sent_at_once(tmp_path: Path) -> None:
+    with dispatching(tmp_path, buffer_group=None, on_send_buffered=None) as (dispatcher, heard):
+        dispatcher.send("task-received", uuid="a")
+        assert heard.look() == [["task-received"]]
