@@ -374,13 +374,9 @@ class Runs:
             "its worker was lost: nobody has renewed the run's lease",
             "see the worker's log and the system's (out of memory?)",
         )
-        held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
-        if not sure:
-            held = sa.and_(held, could_have_renewed(now))
-        # Whether a restore has exchanged names already, its own next attempt knows best: that one is left more time.
-        in_time = sa.or_(~_is_swapping(), tables.runs.c.lease_until < now - SWAP_PATIENCE)
-        _close(connection, sa.and_(held, ~waits_for_part(), in_time), now, lost)
-        orphans = list(connection.execute(_parts_without_a_whole()).scalars())
+        if connection.execute(_OVERDUE, {"this_database": database, "this_moment": now}).first():
+            _close(connection, _lost(database, now, sure=sure), now, lost)
+        orphans = list(connection.execute(_PARTS_WITHOUT_A_WHOLE).scalars())
         if orphans:
             _close(connection, tables.runs.c.id.in_(orphans), now, lost)
 
@@ -600,6 +596,28 @@ def waits_for_part() -> sa.ColumnElement[bool]:
     )
 
 
+#: What holds a database and should have renewed its lease: rarely anything, and quicker asked than closed.
+_OVERDUE = (
+    sa.select(tables.runs.c.id)
+    .where(
+        tables.runs.c.holds == sa.bindparam("this_database"),
+        tables.runs.c.lease_until < sa.bindparam("this_moment"),
+        tables.UNDER_WAY,
+    )
+    .limit(1)
+)
+
+
+def _lost(database: str, now: datetime, *, sure: bool) -> sa.ColumnElement[bool]:
+    """Whether a run holds `database` and is lost: its lease ran out, and nobody can be about to renew it."""
+    held = sa.and_(tables.runs.c.holds == database, tables.runs.c.lease_until < now)
+    if not sure:
+        held = sa.and_(held, could_have_renewed(now))
+    # Whether a restore has exchanged names already, its own next attempt knows best: that one is left more time.
+    in_time = sa.or_(~_is_swapping(), tables.runs.c.lease_until < now - SWAP_PATIENCE)
+    return sa.and_(held, ~waits_for_part(), in_time)
+
+
 def _parts_without_a_whole() -> sa.Select[tuple[str]]:
     """The ids of active runs that are a part of one that is over."""
     outer = tables.runs.alias("outer_run")
@@ -607,6 +625,9 @@ def _parts_without_a_whole() -> sa.Select[tuple[str]]:
     # Few runs have ever been a part of another, and in a flood thousands are under way: the state is no way in.
     state = tables.runs.c.state.concat("")
     return sa.select(tables.runs.c.id).where(tables.runs.c.parent > "", state.in_(tables.ACTIVE), over)
+
+
+_PARTS_WITHOUT_A_WHOLE = _parts_without_a_whole()
 
 
 def _is_swapping() -> sa.ColumnElement[bool]:
