@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from kombu import Queue
@@ -30,8 +31,12 @@ class BegunFirst(round_robin_cycle):
 
     def consume(self, n: int) -> list[str]:
         """The names of `n` queues, in that order."""
-        first = (GUARD_QUEUE, host_queue(context.host()))
+        first = self._first
         return sorted(self.items[:n], key=lambda name: first.index(name) if name in first else len(first))
+
+    @functools.cached_property
+    def _first(self) -> tuple[str, ...]:
+        return (GUARD_QUEUE, host_queue(context.host()))
 
 
 def queues(settings: Settings) -> list[Queue]:

@@ -115,10 +115,11 @@ class Cipher(Codec):
         """The private keys in a file, which are masked from now on; raises `ConfigurationError` where there is none."""
 
 
-def words() -> list[str]:
+@functools.cache
+def words() -> tuple[str, ...]:
     """The words that name a codec in manifests."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 @functools.cache

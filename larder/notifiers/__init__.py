@@ -8,6 +8,7 @@ a log holds an address, a password or a key of a notifier, and nothing is sent o
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import time
@@ -254,10 +255,11 @@ def tell(places: Iterable[NotifierSettings], notice: Notice) -> list[str]:
     return problems(messages, send_all(messages))
 
 
-def words() -> list[str]:
+@functools.cache
+def words() -> tuple[str, ...]:
     """The words that name a kind of notifier in the configuration."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def _module(word: str) -> ModuleType:

@@ -20,6 +20,7 @@ The contract, which `tests/contracts/test_stores.py` holds every store to. Keys 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -148,10 +149,11 @@ def settings_of(word: str) -> type[StoreSettings]:
     return found
 
 
-def words() -> list[str]:
+@functools.cache
+def words() -> tuple[str, ...]:
     """The words that name a kind of store in the configuration."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if not name.startswith("_"))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def open_store(settings: StoreSettings) -> Store:

@@ -111,15 +111,15 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 def test_every_codec_has_a_tool_and_a_suffix_of_its_own() -> None:
-    assert sorted(TOOLS) == codecs.words()
+    assert tuple(sorted(TOOLS)) == codecs.words()
     suffixes = [codec(word).suffix for word in codecs.words()]
     assert len(set(suffixes)) == len(suffixes)
-    assert [codec(word).name for word in codecs.words()] == codecs.words()
+    assert tuple(codec(word).name for word in codecs.words()) == codecs.words()
 
 
 def test_what_encrypts_is_no_compression() -> None:
     assert codecs.compressions() == ("gzip", "none", "zstd")
-    assert sorted({*codecs.compressions(), codecs.ENCRYPTION}) == codecs.words()
+    assert tuple(sorted({*codecs.compressions(), codecs.ENCRYPTION})) == codecs.words()
 
 
 def test_an_unknown_word_is_refused_with_those_that_there_are() -> None:
