@@ -48,6 +48,9 @@ _SIDECAR_LINE = re.compile(rf"([0-9a-fA-F]{{64}}) [ *]({naming.BARE_NAME})")
 #: What stands in the place of a signature until there is one. No reader takes it for one.
 UNSIGNED: Final = Signature("", "")
 
+_WORD = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_INDENTED = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+
 _DAMAGED = "compare it with the copies in other stores, and see who can write to this one"
 
 
@@ -270,13 +273,15 @@ def _parts(manifest: Manifest) -> dict[str, str]:
 
     The text is wanted with the signature and without, and takes half a second for 100,000 tables.
     """
-    found: dict[str, str] = {}
-    for field in fields(manifest):
-        value = getattr(manifest, field.name)
-        plain = asdict(value) if isinstance(value, Content | File | Previous | Signature) else value
-        text = json.dumps({field.name: plain}, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-        found[field.name] = text.removeprefix("{\n").removesuffix("\n}")
-    return found
+    return {field.name: _part(field.name, getattr(manifest, field.name)) for field in fields(manifest)}
+
+
+def _part(key: str, value: object) -> str:
+    if value is None or isinstance(value, str):
+        # Most are words, which need no indenting: that is done in Python, one character of punctuation at a time.
+        return f'  "{key}": {_WORD.encode(value)}'
+    plain = asdict(value) if isinstance(value, Content | File | Previous | Signature) else value
+    return _INDENTED.encode({key: plain}).removeprefix("{\n").removesuffix("\n}")
 
 
 def _text_of(parts: dict[str, str]) -> bytes:
