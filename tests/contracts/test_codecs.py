@@ -152,6 +152,23 @@ def test_gzip_leaves_alone_what_is_compressed_and_nothing_else() -> None:
     assert len(packed) < len(mixed) < len(packed) + len(text) // 3
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_gzip_makes_the_same_bytes_of_one_block_and_of_a_little_more(more: int) -> None:
+    made, content = codec("gzip"), SAMPLE[: (1 << 20) + more]
+    found = {encoded(made, content, step) for step in (len(content), 1 << 18, 4_567, (1 << 20) - 1)}
+    assert [gzip.decompress(data) == content for data in found] == [True]
+
+
+def test_gzip_starts_no_thread_for_one_block() -> None:
+    before = threading.active_count()
+    with closing(codec("gzip").writer(io.BytesIO())) as writer:
+        writer.write(SAMPLE[: 1 << 20])
+        assert threading.active_count() == before
+        writer.write(b"x")
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+
+
 def test_gzip_reads_member_after_member_and_takes_nothing_else() -> None:
     made = codec("gzip")
     data = made.encode(SAMPLE) + made.encode(b"") + gzip.compress(SAMPLE)
