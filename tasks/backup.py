@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from celery import shared_task
+from celery import current_task, shared_task
 
 from larder.config import DatabaseSettings
 from larder.errors import LarderError, UnreachableError
 from larder.ledger.runs import Run
 from larder.schedule import latest_slot
-from tasks import chain, context
+from tasks import chain, context, queues
 
 #: What a scheduled message says of itself. Everything else is somebody's wish, and has no slot.
 SCHEDULED = "schedule"
@@ -41,6 +41,8 @@ def start(database: str, trigger: str) -> Run:
     slot = _slot(settings) if trigger == SCHEDULED else None
     run, is_new = runs.create(database, trigger, slot, stores=places)
     if is_new:
+        if current_task:
+            queues.at_hand(current_task, run)
         try:
             chain.send(run)
         except UnreachableError as error:

@@ -25,8 +25,8 @@ def ledger() -> Ledger:
 
 
 def host() -> str:
-    """The name of the spool that this process works in."""
-    return host_id(settings().spool_dir)
+    """The name of the spool that this process works in: the one that its queue has, for as long as it lives."""
+    return _host_of(settings().spool_dir)
 
 
 @functools.cache
@@ -38,6 +38,9 @@ def signer() -> Signer:
 def trust() -> Trust:
     """Whose signatures count: the configured signers', or else those of this ledger's own hosts."""
     return Trust(settings().signer_keys, ledger().signers.known())
+
+
+_host_of = functools.cache(host_id)
 
 
 @functools.lru_cache(maxsize=1)

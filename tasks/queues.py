@@ -28,7 +28,9 @@ def host_queue(host: str) -> str:
 
 
 def at_hand(task: Task, run: Run) -> None:
-    """Note whose step a task is at. Its next link is sent a moment after its commit, and goes by what is known then."""
+    """Note whose step a task is at, or which run it has begun. The next link is sent a moment after that is committed,
+    and goes by what is known then.
+    """
     task.request.at_hand = run
 
 
