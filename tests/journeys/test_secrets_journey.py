@@ -73,6 +73,8 @@ def test_no_secret_is_left_anywhere(found: Found) -> None:
     unseen = [place for place in PLACES if SEEN[place].encode() not in found.places[place]]
     assert unseen == []
     _sentry_is_told_what_failed_and_where(found)
+    _a_program_is_handed_its_own_secret_and_no_other(found)
+    _the_spool_is_its_owners_alone(found)
 
 
 def _sentry_is_told_what_failed_and_where(found: Found) -> None:
@@ -88,7 +90,7 @@ def _sentry_is_told_what_failed_and_where(found: Found) -> None:
         assert not event.get("breadcrumbs", {}).get("values")
 
 
-def test_a_program_is_handed_its_own_secret_and_no_other(found: Found) -> None:
+def _a_program_is_handed_its_own_secret_and_no_other(found: Found) -> None:
     handed = {
         (tool, variable)
         for tool, variable, value in found.watch.environments
@@ -98,6 +100,6 @@ def test_a_program_is_handed_its_own_secret_and_no_other(found: Found) -> None:
     assert handed <= HANDED_ON
 
 
-def test_the_spool_is_its_owners_alone(found: Found) -> None:
+def _the_spool_is_its_owners_alone(found: Found) -> None:
     assert not found.watch.open_to_others
     assert found.watch.spooled
