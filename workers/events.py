@@ -12,7 +12,6 @@ from typing import Any
 
 from celery.app import events
 from celery.events.dispatcher import EventDispatcher
-from kombu.asynchronous import get_event_loop
 
 from larder.secret import redact_within
 
@@ -27,16 +26,18 @@ class Dispatcher(EventDispatcher):
     """Sends events whose every text is masked; those of tasks together, where there is a loop to send them later."""
 
     def __init__(self, *arguments: Any, on_send_buffered: Any = None, **options: Any) -> None:
-        super().__init__(*arguments, on_send_buffered=self._gather if on_send_buffered else None, **options)
+        # Celery gives a method of the consumer, which knows the loop. kombu forgets it when a connection is lost.
+        self._loop: Any = getattr(getattr(on_send_buffered, "__self__", None), "hub", None)
         self._gathering = False
+        super().__init__(
+            *arguments, on_send_buffered=self._gather if self._loop else on_send_buffered, **options
+        )
 
     def _gather(self) -> None:
-        loop = get_event_loop()
-        if self._gathering or loop is None:
-            return
-        self._gathering = True
-        # From whatever thread: the loop's own is the one that may set its clock.
-        loop.call_soon(loop.call_later, GATHER, self._send_gathered)
+        if not self._gathering:
+            self._gathering = True
+            # From whatever thread: the loop's own is the one that may set its clock.
+            self._loop.call_soon(self._loop.call_later, GATHER, self._send_gathered)
 
     def _send_gathered(self) -> None:
         self._gathering = False
