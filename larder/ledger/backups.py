@@ -235,7 +235,7 @@ class Backups:
 
     def between(self, start: datetime, end: datetime) -> list[Backup]:
         """The backups that were made from `start` on and before `end`, oldest first."""
-        found = self._load(tables.backups.c.created >= start, tables.backups.c.created < end)
+        found = self._load(_LOAD.where(_BACKUPS.created >= start, _BACKUPS.created < end))
         return sorted(found.values(), key=lambda backup: (backup.created, backup.id))
 
     def known(self, backup_ids: Iterable[str]) -> set[str]:
@@ -249,11 +249,11 @@ class Backups:
 
     def get(self, backup_id: str) -> Backup | None:
         """The backup `backup_id`, or None where the ledger does not know it."""
-        return self._load(tables.backups.c.id == backup_id).get(backup_id)
+        return self._load(_LOAD_ONE, {"this_backup": backup_id}).get(backup_id)
 
     def all(self, database: str | None = None) -> dict[str, Backup]:
         """Every backup, or every one of a database, by its id."""
-        return self._load(*([] if database is None else [tables.backups.c.database == database]))
+        return self._load(_LOAD) if database is None else self._load(_LOAD_OF, {"this_database": database})
 
     def latest(self, database: str | None, limit: int, before: Backup | None = None) -> list[Backup]:
         """The newest backups, newest first: of one database, or older than the backup `before`."""
@@ -264,7 +264,7 @@ class Backups:
         if before is not None:
             older = sa.and_(row.created == before.created, row.id < before.id)
             query = query.where(sa.or_(row.created < before.created, older))
-        return list(self._load(row.id.in_(query)).values())[::-1]
+        return list(self._load(_LOAD.where(row.id.in_(query))).values())[::-1]
 
     def sizes(self, databases: Sequence[str], count: int) -> dict[str, list[tuple[datetime, float]]]:
         """When the last `count` backups of each of `databases` were taken, and their sizes in bytes, oldest first."""
@@ -281,14 +281,16 @@ class Backups:
         with self._engine.connect().execution_options(reads=True) as connection:
             ids = [found for _, found in newest_of_each(connection, [tables.backups.c.id])]
         found = [
-            backup for some in parts(ids) for backup in self._load(tables.backups.c.id.in_(some)).values()
+            backup
+            for some in parts(ids)
+            for backup in self._load(_LOAD.where(tables.backups.c.id.in_(some))).values()
         ]
         return {backup.database: backup for backup in found}
 
-    def _load(self, *wanted: sa.ColumnElement[bool]) -> dict[str, Backup]:
+    def _load(self, query: sa.Select[Any], given: Mapping[str, object] | None = None) -> dict[str, Backup]:
         found: dict[str, Backup] = {}
         with self._engine.connect().execution_options(reads=True) as connection:
-            for *values, store, key, verified, problem in connection.execute(_LOAD.where(*wanted)):
+            for *values, store, key, verified, problem in connection.execute(query, given):
                 fields: dict[str, Any] = dict(zip(_COLUMNS, values, strict=True))
                 backup = found.setdefault(fields["id"], Backup(**fields, copies={}))
                 if store is not None:
@@ -306,6 +308,9 @@ _LOAD = (
     .select_from(tables.backups.outerjoin(tables.copies, _COPIES.backup == _BACKUPS.id))
     .order_by(_BACKUPS.created, _BACKUPS.id)
 )
+
+_LOAD_ONE = _LOAD.where(_BACKUPS.id == sa.bindparam("this_backup"))
+_LOAD_OF = _LOAD.where(_BACKUPS.database == sa.bindparam("this_database"))
 
 _KNOWN = sa.select(_BACKUPS.id).where(_BACKUPS.id == sa.bindparam("this_backup"))
 _DROP_COPIES = tables.copies.delete().where(

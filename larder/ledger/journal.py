@@ -68,7 +68,11 @@ class Journal:
             return [Line(*row) for row in connection.execute(query)]
 
 
+#: Made once: each step needs it.
+_INSERT = tables.lines.insert()
+
+
 def insert(connection: sa.Connection, unwritten: Sequence[Unwritten]) -> None:
     """Write lines inside the caller's transaction."""
     if unwritten:
-        connection.execute(tables.lines.insert(), [vars(line) for line in unwritten])
+        connection.execute(_INSERT, [vars(line) for line in unwritten])

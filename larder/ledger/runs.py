@@ -480,10 +480,10 @@ class Runs:
             "created": now,
             "warnings": [],
         }
-        connection.execute(tables.runs.insert().values({**row, **values}))
+        connection.execute(_NEW_RUN, {**row, **values})
         fresh = {"run": run_id, "state": "pending", "attempts": 0}
         connection.execute(
-            tables.steps.insert(),
+            _NEW_LINKS,
             [
                 {**fresh, "name": name, "store": store, "position": position}
                 for position, (name, store) in enumerate(links)
@@ -498,9 +498,8 @@ class Runs:
 
         It is later than all that were taken, unless a clock was far ahead then.
         """
-        runs = tables.runs.c
-        query = sa.select(runs.stamp).where(runs.database == database, runs.stamp >= stamp_of(now))
-        taken = set(connection.execute(query).scalars())
+        since = {"this_database": database, "this_stamp": stamp_of(now)}
+        taken = set(connection.execute(_TAKEN_STAMPS, since).scalars())
         moment = max((moment_of(one) for one in taken if one < stamp_of(now + _MOST_AHEAD)), default=now)
         while stamp_of(moment) in taken:
             moment += timedelta(seconds=1)
@@ -514,6 +513,12 @@ _ITS_LINKS = (
     sa.select(tables.steps)
     .where(tables.steps.c.run == sa.bindparam("this_run"))
     .order_by(tables.steps.c.position)
+)
+
+_NEW_RUN, _NEW_LINKS = tables.runs.insert(), tables.steps.insert()
+_TAKEN_STAMPS = sa.select(tables.runs.c.stamp).where(
+    tables.runs.c.database == sa.bindparam("this_database"),
+    tables.runs.c.stamp >= sa.bindparam("this_stamp"),
 )
 
 _LAST_ALIKE = (

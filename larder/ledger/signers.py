@@ -43,12 +43,15 @@ class Signers:
 
     def known(self) -> dict[str, str]:
         """Who signs, by public key."""
-        query = sa.select(tables.signers.c.public_key, tables.signers.c.name)
         with self._engine.connect().execution_options(reads=True) as connection:
-            return {row.public_key: row.name for row in connection.execute(query)}
+            return {row.public_key: row.name for row in connection.execute(_KNOWN)}
 
     def all(self) -> list[Known]:
         """Every key, in the order in which they became known."""
         query = sa.select(tables.signers).order_by(tables.signers.c.since, tables.signers.c.public_key)
         with self._engine.connect().execution_options(reads=True) as connection:
             return [Known(**row) for row in connection.execute(query).mappings()]
+
+
+#: Made once: each backup asks several times.
+_KNOWN = sa.select(tables.signers.c.public_key, tables.signers.c.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from larder.errors import (
     RefusedError,
     UnreachableError,
 )
-from larder.ledger import Ledger, open_ledger, schema, tables
+from larder.ledger import AwayError, Ledger, open_ledger, schema, tables
 from larder.ledger.admission import Room
 from larder.ledger.leases import Lease, Refusal
 from larder.ledger.runs import BACKUP_STEPS, RESTORE_STEPS, UPLOAD, Run
@@ -422,6 +423,19 @@ def test_signers_are_remembered_once(ledger: Ledger) -> None:
         news = list(pool.map(lambda _: ledger.signers.remember("AAAA", "host-1"), range(16)))
     assert sum(news) == 1
     assert ledger.signers.known() == {"AAAA": "host-1"}
+
+
+def test_a_file_that_somebody_else_writes_to_for_too_long_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT", 0.05)
+    with closing(open_ledger(f"sqlite:///{tmp_path}/ledger")) as ledger:
+        with closing(sqlite3.connect(tmp_path / "ledger", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(AwayError, match="database is locked"):
+                begin(ledger)
+            assert ledger.runs.active() == [], "whoever reads waits for nobody"
+        assert begin(ledger).state == "queued"
 
 
 def test_many_may_open_a_new_ledger_at_a_time(tmp_path: Path) -> None:
