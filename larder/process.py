@@ -176,6 +176,7 @@ class Process:
                 os.set_blocking(self._popen.stdin.fileno(), False)
             self._drain = threading.Thread(target=self._drain_stderr, name=f"{self.tool} stderr", daemon=True)
             self._drain.start()
+            self._pidfd = _pidfd(self._popen.pid)
         except BaseException:
             self._popen.kill()
             self._popen.wait()
@@ -288,7 +289,12 @@ class Process:
         return done
 
     def _is_over(self) -> bool:
-        # Standard error is closed when a command ends, so this wakes at once.
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            poll.poll(TICK * 1000)
+            return self._has_exited()
+        # Standard error is closed when a command ends, a moment before it has ended.
         self._drain.join(TICK)
         if not self._drain.is_alive():
             time.sleep(0.01)
@@ -315,6 +321,8 @@ class Process:
                     # macOS says this of a group in which only the dead are left.
                     self._popen.kill()
             self._popen.wait()
+            if self._pidfd is not None:
+                os.close(self._pidfd)
             # What left the group can hold the pipe open; the thread is then left to it.
             self._drain.join(TICK)
             for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
@@ -337,6 +345,14 @@ def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _pidfd(process: int) -> int | None:
+    """What can be waited for, with a limit, until a child has exited; None where the system has no such thing."""
+    try:
+        return os.pidfd_open(process)
+    except (AttributeError, OSError):
+        return None
 
 
 def _room(pipe: int) -> int:

@@ -61,6 +61,36 @@ def test_an_exit_code_and_the_end_of_standard_error_are_told() -> None:
     assert len(caught.value.tail) <= process.TAIL
 
 
+def test_the_end_is_waited_for_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(_seconds: float) -> None:
+        raise AssertionError("looked again after a while")
+
+    monkeypatch.setattr(process.time, "sleep", sleep)
+    before = psutil.Process().num_fds()
+    for _ in range(5):
+        with Process(python("import time; time.sleep(0.05)"), stall_seconds=LONG, output=False) as command:
+            command.finish()
+        assert command.over
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_without_a_way_to_wait_for_a_process_its_end_is_seen(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_process: int) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(process.os, "pidfd_open", refused, raising=False)
+    with Process(python(f"raise SystemExit({code})"), stall_seconds=LONG) as command:
+        assert list(command.output()) == []
+        if code == 0:
+            command.finish()
+        else:
+            with pytest.raises(ProcessError, match="exited with 3"):
+                command.finish()
+
+
 def test_a_process_error_can_be_rebuilt_from_its_arguments() -> None:
     error = ProcessError("pg_dump", -9, "pg_dump: error: no")
     again = type(error)(*error.args)
