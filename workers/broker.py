@@ -6,7 +6,7 @@ of the worker (`celery/worker/consumer/consumer.py`, `on_connection_error_after_
 later time, and the ledger knows their runs: the guard sends them again.
 
 For every command that it gives Redis, a channel makes a client of redis-py, which takes as long as the command
-itself: a table of some two hundred functions is made and thrown away. A client has no state of its own; its connections
+itself: a table of 169 functions is made and thrown away. A client has no state of its own; its connections
 are the pool's.
 """
 
