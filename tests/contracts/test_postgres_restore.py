@@ -157,7 +157,7 @@ def test_a_backup_comes_back_beside_the_live_database(postgres: Cluster, form: s
             assert not made.drop_new()
             assert made.undo(kept, STAMP, quiet).name == f"{name}__undone_{STAMP}"
             assert not made.drop_kept(kept)
-            assert postgres.sessions() == 0
+            wait_for(lambda: postgres.sessions() == 0)
             assert postgres.sessions(f"larder-restore-{made.plan.id}") == 0
 
 

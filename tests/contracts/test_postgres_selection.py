@@ -362,7 +362,7 @@ def test_schemas_of_their_own_in_the_live_database(clusters: Clusters, version: 
         for schema in (new, f"later_restored_{STAMP}"):
             cluster.execute(f"DROP SCHEMA {schema} CASCADE", found.name)
         assert found.described(found.name) == described
-        assert cluster.sessions() == cluster.sessions(f"larder-restore-{made.plan.id}") == 0
+        wait_for(lambda: cluster.sessions() == cluster.sessions(f"larder-restore-{made.plan.id}") == 0)
 
 
 def test_what_is_missing_is_told_before_anything_is_changed(one_shop: Shop) -> None:
