@@ -338,6 +338,10 @@ class Process:
             del self._tail[:-TAIL]
 
 
+#: What must be done wholly: where a signal's handler raises in the midst of it, a program is left that nobody ends.
+WHOLE = frozenset({Process.__enter__.__code__, Process._end.__code__})
+
+
 def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     """In the child: be killed when the thread that started us is gone."""
     if _LIBC is None:

@@ -45,15 +45,22 @@ def configure(house: House, server: Cluster, *more: str) -> None:
     house.configure("\n".join(lines) + "\n")
 
 
-#: `celery`, with another patience than its own.
-PATIENT = "from workers import farewell; farewell.PATIENCE = {0}; from celery.__main__ import main; main()"
+#: `celery`, with another patience than its own; and before that, what makes it slow.
+PATIENT = (
+    "{1}; from workers import farewell; farewell.PATIENCE = {0}; from celery.__main__ import main; main()"
+)
+
+#: On a machine with too much to do, a program may run before who has started it does.
+SLOW_TO_START = "import os, time; os.register_at_fork(after_in_parent=lambda: time.sleep(1))"
 
 
 @contextmanager
-def worker(house: House, name: str, patience: float = farewell.PATIENCE) -> Iterator[subprocess.Popen[str]]:
+def worker(
+    house: House, name: str, patience: float = farewell.PATIENCE, slow: str = "pass"
+) -> Iterator[subprocess.Popen[str]]:
     """A running worker, whose log is called after it."""
     log = house.folder / f"{name}.log"
-    command = ["python", "-c", PATIENT.format(patience), "-A", "workers", "worker", "-n", f"{name}@%h"]
+    command = ["python", "-c", PATIENT.format(patience, slow), "-A", "workers", "worker", "-n", f"{name}@%h"]
     options = ["--concurrency", "2", "--loglevel", "INFO", "--logfile", str(log)]
     with running(house.start(*command, *options)) as process:
         eventually(lambda: log.exists() and "ready." in log.read_text())
@@ -165,9 +172,13 @@ def _everybody(old: subprocess.Popen[str]) -> None:
             os.kill(process.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("end", [_cold, _everybody])
-def test_a_cold_end_costs_an_attempt_and_no_time(house: House, server: Cluster, end: Any) -> None:
-    with locked(server), worker(house, "old") as old:
+@pytest.mark.parametrize(
+    ("end", "slow"),
+    [(_cold, "pass"), (_cold, SLOW_TO_START), (_everybody, "pass")],
+    ids=["cold", "cold while pg_dump is being started", "everybody"],
+)
+def test_a_cold_end_costs_an_attempt_and_no_time(house: House, server: Cluster, end: Any, slow: str) -> None:
+    with locked(server), worker(house, "old", slow=slow) as old:
         ask(house)
         end(old)
         old.wait(PATIENCE)

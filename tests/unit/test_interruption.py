@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 from larder.ledger.leases import Lease, Leases
+from larder.process import Process
 from tasks import interruption
-from tasks.interruption import LEAVE, Leaving, Terminated, TimeIsUp
+from tasks.interruption import LEAVE, Interrupted, Leaving, Terminated, TimeIsUp
 from tasks.keeping import Lines, commit
+from tests.processes import eventually
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT)
 
@@ -24,15 +27,22 @@ _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT)
 def ended() -> Iterator[list[int]]:
     """A process of a pool that listens; gives the signals that it would have ended by."""
     found: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGALRM)}
+    hook = sys.unraisablehook
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda number, _: found.append(number))
     interruption._process = interruption._Process()
     interruption.listen()
     yield found
     interruption._process = interruption._Process()
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+#: What is called in this process when it has forked; nobody can take back what was registered.
+_after_fork: list[Callable[[], None]] = []
+os.register_at_fork(after_in_parent=lambda: [call() for call in _after_fork])
 
 
 @dataclass
@@ -66,6 +76,76 @@ def test_nothing_takes_it_for_an_error_and_it_comes_once(
     with pytest.raises(kind), interruption.at_work(), interruption.interruptible():
         work()
     assert cleaned == ["begun", "done"]
+    assert ended == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, LEAVE, signal.SIGTERM])
+def test_a_program_that_is_being_started_is_ended_and_not_lost(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python throws away what is raised here.
+    monkeypatch.setitem(globals(), "_after_fork", [lambda: send(number)])
+    process = Process(["sleep", "600"], stall_seconds=600)
+    with pytest.raises(Interrupted), interruption.at_work(), interruption.interruptible(), process:
+        process.finish()
+    assert process._popen.returncode == -signal.SIGKILL
+
+
+def test_a_program_that_is_being_ended_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda group, number: (send(signal.SIGTERM), kill(group, number)))
+    process = Process(["sleep", "600"], stall_seconds=600)
+
+    def work() -> None:
+        with process:
+            pass
+        signal.pause()
+
+    with pytest.raises(Terminated), interruption.at_work(), interruption.interruptible():
+        work()
+    assert process._popen.returncode == -signal.SIGKILL
+
+
+def test_what_python_throws_away_comes_again() -> None:
+    class Held:
+        def __del__(self) -> None:
+            send(LEAVE)
+
+    def work() -> None:
+        Held()
+        signal.pause()
+
+    with pytest.raises(Leaving), interruption.at_work(), interruption.interruptible():
+        work()
+
+
+def test_what_was_held_back_does_not_meet_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "_after_fork", [lambda: send(signal.SIGTERM)])
+    # Longer than a busy machine takes for what is in between.
+    monkeypatch.setattr(interruption, "_AGAIN", 2)
+    rung: list[int] = []
+    handler = signal.getsignal(signal.SIGALRM)
+    assert callable(handler)
+    signal.signal(signal.SIGALRM, lambda number, frame: (rung.append(number), handler(number, frame)))  # type: ignore[func-returns-value]
+    with interruption.at_work():
+        with interruption.interruptible():
+            Process(["true"], stall_seconds=600).__enter__()._end()
+        assert interruption.is_leaving()
+    with interruption.at_work(), interruption.interruptible():
+        assert not interruption.is_leaving()
+        eventually(lambda: rung)
+
+
+def test_a_step_that_is_to_end_before_it_has_begun_does_not_begin(ended: list[int]) -> None:
+    def work() -> None:
+        send(signal.SIGTERM)
+        with interruption.interruptible():
+            pytest.fail("it was begun")
+
+    with pytest.raises(Terminated), interruption.at_work():
+        work()
+    with interruption.at_work(), interruption.interruptible():
+        pass
     assert ended == []
 
 
