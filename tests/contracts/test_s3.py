@@ -26,6 +26,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from botocore.loaders import JSONFileLoader
 from pydantic import ValidationError
 
 from larder import secret
@@ -40,7 +41,7 @@ from larder.errors import (
 from larder.progress import Progress
 from larder.stores import Store, _s3_check, _s3_reader, open_store
 from larder.stores._s3_bucket import in_parallel
-from larder.stores._s3_client import _Signer
+from larder.stores._s3_client import _Signer, make_client
 from larder.stores._s3_errors import plain
 from larder.stores._s3_source import MOST_PARTS, Slice, Source, _part_size
 from larder.stores.s3 import S3Settings
@@ -1104,6 +1105,16 @@ MEMORY = """
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     print(int(line.split()[1]) // 1024)
 """
+
+
+def test_only_the_first_client_of_a_process_reads_what_amazon_offers(
+    monkeypatch: pytest.MonkeyPatch, bucket: Bucket
+) -> None:
+    settings = S3Settings(name="cloud", type="s3", bucket=bucket.name, endpoint=bucket.url)
+    make_client(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: pytest.fail(f"{path} is read again"))
+        assert make_client(settings).head_bucket(Bucket=bucket.name)
 
 
 def test_parts_do_not_stay_in_memory(object_server: ObjectServer, bucket: Bucket, tmp_path: Path) -> None:
