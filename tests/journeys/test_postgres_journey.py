@@ -18,9 +18,12 @@ import pytest
 
 from tests.dumps import wait_for
 from tests.house import House
-from tests.servers import PASSWORD, SAMPLE, SAMPLE_ROWS, Cluster, contents
+from tests.servers import PASSWORD, SAMPLE, SAMPLE_ROWS, Cluster, contents, postgres_installs
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
+
+#: For what the version of the server has no part in.
+newest_server = pytest.mark.parametrize("postgres", [max(postgres_installs())], indirect=True)
 
 SPELLINGS = [PASSWORD.encode(), quote(PASSWORD, safe="").encode(), quote(PASSWORD).encode()]
 
@@ -104,6 +107,7 @@ def test_globals_lie_beside_and_are_in_the_sidecar(house: House, postgres: Clust
     assert b"CREATE ROLE postgres" in text
 
 
+@newest_server
 def test_the_password_is_nowhere(house: House, postgres: Cluster) -> None:
     command = house.start("larder", "backup", "--json")
     seen: set[bytes] = set()
@@ -129,6 +133,7 @@ def held_up(house: House, postgres: Cluster, shop: str) -> Iterator[subprocess.P
         yield command
 
 
+@newest_server
 def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
     house: House, postgres: Cluster, shop: str
 ) -> None:
@@ -144,6 +149,7 @@ def test_ctrl_c_leaves_nothing_and_the_next_backup_need_not_wait(
     assert house.larder("backup", "plain").returncode == 0
 
 
+@newest_server
 def test_a_worker_that_is_killed_ends_the_command_and_all_that_it_started(
     house: House, postgres: Cluster, shop: str
 ) -> None:
