@@ -104,7 +104,9 @@ def interruptible(*, possible: bool = True) -> Iterator[None]:
         yield
     finally:
         _process.open = False
-        _interrupt(_process.pending, None)
+        if _process.pending:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _interrupt(_process.pending, None)
 
 
 def is_leaving() -> bool:

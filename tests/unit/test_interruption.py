@@ -18,7 +18,6 @@ from larder.process import Process
 from tasks import interruption
 from tasks.interruption import LEAVE, Interrupted, Leaving, Terminated, TimeIsUp
 from tasks.keeping import Lines, commit
-from tests.processes import eventually
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGQUIT)
 
@@ -122,18 +121,14 @@ def test_what_python_throws_away_comes_again() -> None:
 def test_what_was_held_back_does_not_meet_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "_after_fork", [lambda: send(signal.SIGTERM)])
     # Longer than a busy machine takes for what is in between.
-    monkeypatch.setattr(interruption, "_AGAIN", 2)
-    rung: list[int] = []
-    handler = signal.getsignal(signal.SIGALRM)
-    assert callable(handler)
-    signal.signal(signal.SIGALRM, lambda number, frame: (rung.append(number), handler(number, frame)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(interruption, "_AGAIN", 60)
     with interruption.at_work():
-        with interruption.interruptible():
-            Process(["true"], stall_seconds=600).__enter__()._end()
+        with interruption.interruptible(), Process(["true"], stall_seconds=60):
+            assert signal.getitimer(signal.ITIMER_REAL) != (0, 0)
         assert interruption.is_leaving()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     with interruption.at_work(), interruption.interruptible():
         assert not interruption.is_leaving()
-        eventually(lambda: rung)
 
 
 def test_a_step_that_is_to_end_before_it_has_begun_does_not_begin(ended: list[int]) -> None:
