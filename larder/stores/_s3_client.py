@@ -65,7 +65,10 @@ def _descriptions(paths: str | None) -> Loader:
 
     Each client would read its own, which is three quarters of what it takes to make one.
     """
-    return create_loader(paths)
+    loader = create_loader(paths)
+    # botocore completes what it has read in place, where another thread's client would find it half done.
+    loader.load_service_model("s3", "service-2", api_version=None)
+    return loader
 
 
 class _Signer(S3SigV4Auth):  # type: ignore[misc]

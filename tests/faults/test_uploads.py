@@ -20,7 +20,7 @@ from tests.faults.putting import PART, s3_store, try_to_put
 from tests.object_storage import ObjectServer, Proxy, faults
 
 #: Uploads in all, half of them to an honest server.
-COUNT = int(os.environ.get("LARDER_TEST_FAULTS", "40"))
+COUNT = int(os.environ.get("LARDER_TEST_FAULTS", "60"))
 SEED = int(os.environ.get("LARDER_TEST_SEED") or random.randrange(1 << 32))
 
 #: The share of requests that something goes wrong with.

@@ -174,8 +174,8 @@ def _everybody(old: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     ("end", "slow"),
-    [(_cold, SLOW_TO_START), (_everybody, "pass")],
-    ids=["while pg_dump is being started", "everybody"],
+    [(_cold, "pass"), (_cold, SLOW_TO_START), (_everybody, "pass")],
+    ids=["cold", "cold while pg_dump is being started", "everybody"],
 )
 def test_a_cold_end_costs_an_attempt_and_no_time(house: House, server: Cluster, end: Any, slow: str) -> None:
     with locked(server), worker(house, "old", slow=slow) as old:
